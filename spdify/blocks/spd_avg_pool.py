@@ -1,0 +1,139 @@
+"""Average pooling as SPD → depthwise convolution, for every variant of `torch.nn.AvgPool*d`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from spdify.blocks.phases import scatter_taps, split_axis
+from spdify.blocks.spd_conv import AxisPadding, Form, aligned_conv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class PoolWindow(NamedTuple):
+    """A pool's window as `torch.nn` takes it, one entry per spatial axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    include_pad: bool
+
+
+def tap_counts(n: int, n_out: int, window: PoolWindow, axis: int) -> list[int]:
+    """Give the number of positions along `axis` by which PyTorch divides at each of the `n_out` outputs.
+
+    A window that ceil_mode lets reach past the padding is cut there; without `include_pad`, at the input itself.
+    """
+    kernel, stride, padding = window.kernel[axis], window.stride[axis], window.padding[axis]
+    first, last = (-padding, n + padding) if window.include_pad else (0, n)
+    starts = [i * stride - padding for i in range(n_out)]
+    return [min(start + kernel, last) - max(start, first) for start in starts]
+
+
+def divisor_correction(x: Tensor, y: Tensor, window: PoolWindow) -> Tensor | None:
+    """Give the factor, broadcastable to `y`, that turns the full window's mean into PyTorch's; None where it is 1."""
+    dims = len(window.kernel)
+    factor: Tensor | None = None
+    for axis, kernel in enumerate(window.kernel):
+        n_out = y.shape[axis - dims]
+        counts = tap_counts(x.shape[axis - dims], n_out, window, axis)
+        if all(count == kernel for count in counts):
+            continue
+        view = [1] * dims
+        view[axis] = n_out
+        along = torch.tensor([kernel / count for count in counts], dtype=y.dtype, device=y.device).view(view)
+        factor = along if factor is None else factor * along
+    return factor
+
+
+@torch.fx.wrap
+def spd_avg_pool(  # noqa: PLR0913 - a convolution's arguments and the window's
+    x: Tensor,
+    weight: Tensor,
+    scale: Sequence[int],
+    padding: Sequence[AxisPadding],
+    window: PoolWindow | None = None,
+    form: Form = "space_to_depth",
+) -> Tensor:
+    """Sum the window with `weight` and, given the window, mend the divisor at the borders; one node in any fx trace."""
+    y = aligned_conv(x, weight, None, scale, padding, weight.shape[0], form)
+    factor = divisor_correction(x, y, window) if window is not None else None
+    return y if factor is None else y * factor
+
+
+class SPDAvgPool(nn.Module):
+    """Average pooling as space-to-depth and a depthwise convolution, which training may change.
+
+    Args:
+        channels: Channels of the input and the output.
+        kernel_size: Window, per axis.
+        stride: Step of the window, per axis.
+        padding: Positions of zero padding on either side, per axis.
+        ceil_mode: As in `torch.nn.AvgPool2d`.
+        count_include_pad: As in `torch.nn.AvgPool2d`.
+        divisor_override: As in `torch.nn.AvgPool2d`.
+        form: How it is computed; see `SPDConv`.
+
+    Shape:
+        Input (N, C, *spatial) or (C, *spatial), output with the sizes of the pool.
+
+    Attributes:
+        weight: (channels, s₁·s₂…, *K), 1 / window size (or 1 / divisor_override) at the window's taps at the start.
+    """
+
+    def __init__(  # noqa: PLR0913 - a pool's arguments
+        self,
+        channels: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        form: Form = "space_to_depth",
+    ) -> None:
+        """Make the block as the pool it stands for."""
+        super().__init__()
+        self.in_channels = self.out_channels = channels
+        self.kernel_size, self.stride = tuple(kernel_size), tuple(stride)
+        self.divisor_override = divisor_override
+        self.axes = [
+            split_axis(k, s, p, 1, ceil_mode=ceil_mode) for k, s, p in zip(kernel_size, stride, padding, strict=True)
+        ]
+        self.scale = tuple(axis.scale for axis in self.axes)
+        self.padding = tuple(axis.padding for axis in self.axes)
+        self.form: Form = form
+        # With a fixed divisor, and where no window can leave the counted area, there is nothing to mend.
+        self.window: PoolWindow | None = None
+        if divisor_override is None and (ceil_mode or (any(padding) and not count_include_pad)):
+            self.window = PoolWindow(self.kernel_size, self.stride, tuple(padding), count_include_pad)
+        kernel = tuple(axis.kernel for axis in self.axes)
+        self.weight = nn.Parameter(torch.empty(channels, math.prod(self.scale), *kernel))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to that of the pool."""
+        with torch.no_grad():
+            self.weight.copy_(self.pool_weight())
+
+    def pool_weight(self) -> Tensor:
+        """Give the weight that makes this block the pool, in float64."""
+        divisor = self.divisor_override or math.prod(self.kernel_size)
+        taps = torch.full((self.in_channels, 1, *self.kernel_size), 1 / divisor, dtype=torch.float64, device="cpu")
+        return scatter_taps(taps, self.axes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, *spatial) to (N, C, *out)."""
+        return spd_avg_pool(x, self.weight, self.scale, self.padding, self.window, self.form)
+
+    def extra_repr(self) -> str:
+        """Give the arguments for `repr`."""
+        return f"{self.in_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

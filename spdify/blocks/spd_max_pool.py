@@ -1,0 +1,192 @@
+"""Max pooling as SPD → a tournament of grouped convolutions and PReLUs.
+
+max(a, b) = (a + b) / 2 + |a - b| / 2. A grouped convolution gives the half sum and the half difference of each pair of taps; a
+PReLU with slope 1 passes the sum, with slope -1 takes the difference's absolute value; the next convolution adds the two
+and pairs the winners again. After ceil(log₂ taps) rounds one value per channel is left: the maximum.
+
+Padding with the edge value plays the part of -inf: with dilation 1 and padding at most half the kernel, the edge lies inside
+every window that reaches past it. Limits: an infinite input gives NaN, and the rounding is that of the larger operand
+(float32 max(-1e8, 1) gives 0).
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+from spdify.blocks.phases import Phases, split_axis
+from spdify.blocks.spd_conv import flat_padding, space_to_depth
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+CONV_TYPES: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@torch.fx.wrap
+def window_phases(
+    x: Tensor, scale: Sequence[int], kernel: Sequence[int], padding: Sequence[int], excess: Sequence[int]
+) -> Tensor:
+    """Pad with the edge value, then move phases to channels, so that every window is `kernel` blocks wide.
+
+    Args:
+        x: (N, C, *spatial).
+        scale: Block size per axis.
+        kernel: Blocks per window and axis.
+        padding: Positions of padding below, per axis.
+        excess: e of the output size floor((n + e) / s) + 1, per axis.
+
+    Returns:
+        (N, C·s₁·s₂…, *(out + kernel - 1)).
+    """
+    dims = len(scale)
+    if x.dim() == dims + 1:
+        return window_phases(x.unsqueeze(0), scale, kernel, padding, excess).squeeze(0)
+    out = [(n + e) // s + 1 for n, e, s in zip(x.shape[2:], excess, scale, strict=True)]
+    if any(size < 1 for size in out):
+        msg = f"input of {tuple(x.shape[2:])} positions is smaller than the pool's window"
+        raise ValueError(msg)
+    pads = [
+        (p, (o + k - 1) * s - n - p)
+        for n, o, k, s, p in zip(x.shape[2:], out, kernel, scale, padding, strict=True)
+    ]
+    crop = [(0, min(high, 0)) for _, high in pads]
+    grow = [(low, max(high, 0)) for low, high in pads]
+    if any(high for _, high in crop):
+        x = F.pad(x, flat_padding(crop))
+    if any(low or high for low, high in grow):
+        x = F.pad(x, flat_padding(grow), mode="replicate")
+    return space_to_depth(x, scale)
+
+
+class SPDMaxPool(nn.Module):
+    """Max pooling as space-to-depth and a tournament of convolutions and PReLUs, which training may change.
+
+    Args:
+        channels: Channels of the input and the output.
+        kernel_size: Window, per axis.
+        stride: Step of the window, per axis.
+        padding: Positions of padding on either side, per axis.
+        dilation: Distance between taps, per axis; must be 1 where there is padding or ceil_mode.
+        ceil_mode: As in `torch.nn.MaxPool2d`.
+
+    Shape:
+        Input (N, C, *spatial) or (C, *spatial), output with the sizes of the pool.
+
+    Attributes:
+        tournament: Grouped convolutions (no bias) and PReLUs in turn; 231 weights per channel for a 3×3 window with stride 2.
+
+    Raises:
+        ValueError: Dilation with padding or ceil_mode, where the edge value may lie outside a window.
+    """
+
+    def __init__(  # noqa: PLR0913 - a pool's arguments
+        self,
+        channels: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        """Make the block as the pool it stands for."""
+        super().__init__()
+        if any(d != 1 for d in dilation) and (ceil_mode or any(padding)):
+            msg = "edge padding cannot stand for -inf in a dilated window: use no padding and ceil_mode=False"
+            raise ValueError(msg)
+        self.in_channels = self.out_channels = channels
+        self.kernel_size, self.stride, self.padding = tuple(kernel_size), tuple(stride), tuple(padding)
+        # The edge padding comes first and so the window starts at its own first tap.
+        self.axes = [split_axis(k, s, 0, d) for k, s, d in zip(kernel_size, stride, dilation, strict=True)]
+        self.scale = tuple(axis.scale for axis in self.axes)
+        self.kernel = tuple(axis.kernel for axis in self.axes)
+        self.excess = tuple(
+            sum(axis.padding) - axis.kernel * axis.scale
+            for axis in (
+                split_axis(k, s, p, d, ceil_mode=ceil_mode)
+                for k, s, p, d in zip(kernel_size, stride, padding, dilation, strict=True)
+            )
+        )
+        self.rounds = tournament_rounds(self.axes)
+        conv = CONV_TYPES[len(self.scale)]
+        layers: list[nn.Module] = []
+        for i, (weight, slopes) in enumerate(self.rounds):
+            rows, columns, *taps = weight.shape
+            layers.append(conv(columns * channels, rows * channels, tuple(taps), groups=channels, bias=False))
+            if i < len(self.rounds) - 1:
+                layers.append(nn.PReLU(len(slopes) * channels))
+        self.tournament = nn.Sequential(*layers)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every weight to that of the pool."""
+        with torch.no_grad():
+            for name, value in self.pool_weights().items():
+                self.get_parameter(name).copy_(value)
+
+    def pool_weights(self) -> dict[str, Tensor]:
+        """Give the weights that make this block the pool, by parameter name."""
+        channels = self.in_channels
+        state = {}
+        for i, (weight, slopes) in enumerate(self.rounds):
+            state[f"tournament.{2 * i}.weight"] = weight.repeat(channels, *[1] * (weight.dim() - 1))
+            if i < len(self.rounds) - 1:
+                state[f"tournament.{2 * i + 1}.weight"] = slopes.repeat(channels)
+        return state
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, *spatial) to (N, C, *out)."""
+        return self.tournament(window_phases(x, self.scale, self.kernel, self.padding, self.excess))  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        """Give the arguments for `repr`."""
+        return f"{self.in_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+def tournament_rounds(axes: Sequence[Phases]) -> list[tuple[Tensor, Tensor]]:
+    """Give the rounds for one channel: (rows, columns, *K) weights, and the slopes of the PReLU that follows.
+
+    The first round reads the phases; the last one has a single row and its slopes are unused.
+    """
+    players = _window_taps(axes)
+    rounds = []
+    while len(players) > 1:
+        rows, slopes, winners = [], [], []
+        for first, second in zip(players[::2], players[1::2], strict=False):
+            rows += [(first + second) / 2, (first - second) / 2]
+            slopes += [1.0, -1.0]
+            winners.append((len(rows) - 2, len(rows) - 1))
+        if len(players) % 2:
+            rows.append(players[-1])
+            slopes.append(1.0)
+            winners.append((len(rows) - 1,))
+        rounds.append((torch.stack(rows), torch.tensor(slopes, device="cpu")))
+        players = [_sum_of(winner, len(rows), len(axes)) for winner in winners]
+    rounds.append((players[0].unsqueeze(0), torch.ones(1, device="cpu")))
+    return rounds
+
+
+def _window_taps(axes: Sequence[Phases]) -> list[Tensor]:
+    """Give, for each tap of the pool's window, the (phases, *K) weight that reads it alone."""
+    scales = [axis.scale for axis in axes]
+    taps = []
+    for window in product(*(axis.taps for axis in axes)):
+        weight = torch.zeros(*scales, *(axis.kernel for axis in axes), device="cpu")
+        weight[tuple(r for _, r in window) + tuple(q for q, _ in window)] = 1
+        taps.append(weight.reshape(math.prod(scales), *(axis.kernel for axis in axes)))
+    return taps
+
+
+def _sum_of(rows: tuple[int, ...], count: int, dims: int) -> Tensor:
+    """Give the (count, 1, …) weight that adds these rows of the round before."""
+    weight = torch.zeros(count, *[1] * dims, device="cpu")
+    weight[list(rows)] = 1
+    return weight

@@ -1,0 +1,115 @@
+"""A strided 1×1 convolution as SPD → depthwise convolution → 1×1 convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from spdify.blocks.spd_conv import CONVOLUTIONS, AxisPadding, Form, aligned_conv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@torch.fx.wrap
+def spd_pointwise_conv(  # noqa: PLR0913 - a convolution's arguments
+    x: Tensor,
+    phase_weight: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Sequence[int],
+    padding: Sequence[AxisPadding],
+    groups: int = 1,
+    form: Form = "space_to_depth",
+) -> Tensor:
+    """Mix the phases of each channel, then the channels; one node in any fx trace."""
+    x = aligned_conv(x, phase_weight, None, scale, padding, phase_weight.shape[0], form)
+    return CONVOLUTIONS[len(scale)](x, weight, bias, groups=groups)
+
+
+class SPDPointwiseConv(nn.Module):
+    """Space-to-depth, a depthwise convolution over the phases, a 1×1 convolution over the channels.
+
+    With phase 0 picked it is a strided 1×1 convolution, for s₁·s₂… weights per input channel more instead of s₁·s₂… times
+    as many; training may then use the positions that the strided one never reads.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        scale: Block size per spatial axis.
+        phase: Phase per axis that the depthwise part picks at the start.
+        padding: Per axis (low, high) zero positions around the input, in input positions; default none, with sizes that the
+            scale does not divide rounded up.
+        groups: Groups of the 1×1 convolution.
+        bias: Whether the 1×1 convolution has a bias.
+        form: How the depthwise part is computed; see `SPDConv`.
+
+    Shape:
+        Input (N, C_in, *spatial), output (N, C_out, *out), sizes as in `SPDConv` with K = 1.
+
+    Attributes:
+        weight: (out_channels, in_channels / groups, 1, …), the strided convolution's own.
+        bias: (out_channels,) or None.
+        phase_weight: (in_channels, s₁·s₂…, 1, …), one-hot at the start.
+    """
+
+    def __init__(  # noqa: PLR0913 - a convolution's arguments
+        self,
+        in_channels: int,
+        out_channels: int,
+        scale: Sequence[int] = (2, 2),
+        phase: Sequence[int] = (0, 0),
+        padding: Sequence[AxisPadding] | None = None,
+        *,
+        groups: int = 1,
+        bias: bool = True,
+        form: Form = "space_to_depth",
+    ) -> None:
+        """Make the block; the 1×1 weights are drawn as `torch.nn.Conv2d` draws them."""
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.scale, self.phase = tuple(scale), tuple(phase)
+        self.padding = tuple((low, high) for low, high in padding) if padding else tuple((0, s - 1) for s in self.scale)
+        self.form: Form = form
+        ones = (1,) * len(self.scale)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *ones))
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
+        self.phase_weight = nn.Parameter(torch.empty(in_channels, math.prod(self.scale), *ones))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the 1×1 convolution as `torch.nn.Conv2d` does; pick `phase` of every channel."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+        with torch.no_grad():
+            self.phase_weight.copy_(one_phase(self.phase_weight, self.scale, self.phase))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, *spatial) to (N, C_out, *out)."""
+        return spd_pointwise_conv(
+            x, self.phase_weight, self.weight, self.bias, self.scale, self.padding, self.groups, self.form
+        )
+
+    def extra_repr(self) -> str:
+        """Give the arguments for `repr`."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, scale={self.scale}, padding={self.padding}, "
+            f"groups={self.groups}, bias={self.bias is not None}"
+        )
+
+
+def one_phase(like: Tensor, scale: Sequence[int], phase: Sequence[int]) -> Tensor:
+    """Give a phase weight shaped as `like` that passes one phase per channel and stops the others."""
+    index = 0
+    for s, r in zip(scale, phase, strict=True):
+        index = index * s + r
+    weight = torch.zeros_like(like)
+    weight[:, index] = 1
+    return weight

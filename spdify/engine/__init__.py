@@ -1,0 +1,8 @@
+"""Rules bound to rewrites, plans made and applied, weights mapped."""
+
+from spdify.engine.applying import apply, check_fingerprint, rebuild
+from spdify.engine.binding import bind, make_rewrite
+from spdify.engine.planning import make_plan
+from spdify.engine.weight_map import map_weights
+
+__all__ = ["apply", "bind", "check_fingerprint", "make_plan", "make_rewrite", "map_weights", "rebuild"]

@@ -1,0 +1,65 @@
+"""From sites and rules to a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spdify.engine.binding import bind
+from spdify.records import Decision, Plan
+from spdify.rulebook import KEEP, first_match
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spdify.graph.sites import Survey
+    from spdify.records import Inputs, Site
+    from spdify.rewrites import Rewrite
+    from spdify.rulebook import Rule, Rulebook
+
+
+def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: Inputs) -> Plan:
+    """Decide on every site.
+
+    The first rule that matches a site decides; the names of later ones that match too are kept in the decision.
+
+    Args:
+        survey: Sites of the model.
+        rulebook: Rules in order.
+        fingerprint: Of the model's structure.
+        inputs: Example inputs that the sites were found with.
+
+    Raises:
+        RulebookError: A rule names no rewrite, or gives it what it does not take.
+    """
+    rewrites = bind(rulebook)
+    total = len(survey.sites)
+    decisions = []
+    for index, site in enumerate(survey.sites):
+        rule, others = first_match(rulebook, site, index=index, total=total)
+        decisions.append(_decide(site, rule, others, rewrites))
+    return Plan(
+        rulebook=rulebook.name,
+        rulebook_source=str(rulebook.source),
+        fingerprint=fingerprint,
+        inputs=inputs,
+        decisions=tuple(decisions),
+        left_alone=survey.left_alone,
+    )
+
+
+def _decide(site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Mapping[str, Rewrite[Any]]) -> Decision:
+    """Apply one rule to one site."""
+    if rule is None:
+        return Decision(site=site, action="kept", reason="no rule matches")
+    if rule.rewrite == KEEP:
+        return Decision(site=site, action="kept", rule=rule.name, reason=rule.reason, also_matched=others)
+    rewrite = rewrites[rule.name]
+    common = {
+        "site": site, "rule": rule.name, "rewrite": rule.rewrite, "also_matched": others,
+        "params": rewrite.params.model_dump(),
+    }  # fmt: skip
+    if (reason := rewrite.keep(site)) is not None:
+        return Decision(action="kept", reason=reason, **common)
+    if (reason := rewrite.check(site)) is not None:
+        return Decision(action="refused", reason=reason, **common)
+    return Decision(action="applied", claim=rewrite.claim(site), **common)

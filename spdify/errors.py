@@ -1,0 +1,83 @@
+"""Faults that a user can cause, and the exit code each one becomes.
+
+Every message says what could not be done and where, what was expected, what was found, and what to do.
+The command line turns these into an exit code in one place (`spdify.cli.boundary`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What `spdify` leaves to the shell."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    CHECK_FAILED = 3
+    NOTHING_TO_CONVERT = 4
+    INTERRUPTED = 130
+
+
+class SpdifyError(Exception):
+    """Base of all faults that the user can mend."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.ERROR
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the `message` (cannot X at Y: expected A, got B) and the `hint` (what to do) apart."""
+        super().__init__(f"{message}\n{hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SpdifyError):
+    """Arguments that do not fit together."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SourceError(SpdifyError):
+    """A model that cannot be found, built or given its weights."""
+
+
+class CheckpointError(SourceError):
+    """Weights that cannot be read, or that do not fit the model."""
+
+
+class TraceError(SpdifyError):
+    """A model whose forward cannot be followed."""
+
+
+class RulebookError(SpdifyError):
+    """A rulebook that cannot be read; the message names file, key, what was expected and what was found."""
+
+
+class PlanError(SpdifyError):
+    """A plan that was made for another model."""
+
+
+class RefusedError(SpdifyError):
+    """`--strict`: a site was refused."""
+
+
+class NothingToConvertError(SpdifyError):
+    """No site of the model is to be rewritten."""
+
+    exit_code = ExitCode.NOTHING_TO_CONVERT
+
+
+class CheckFailedError(SpdifyError):
+    """A claim does not hold."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+
+class BundleError(SpdifyError):
+    """A bundle that cannot be read or written."""
+
+
+class ExportError(SpdifyError):
+    """A model that cannot be exported."""

@@ -1,0 +1,252 @@
+"""The second eye: a real forward pass, watched at the operator level.
+
+Every aten convolution, pool and strided slice is noted with the module that runs it; on the way the cost of each operator is
+counted, multiply-accumulates by PyTorch's own formulas (`torch.utils.flop_counter`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from spdify.errors import TraceError
+from spdify.graph.operations import Operation
+from spdify.graph.slices import SliceBook, Steps
+from spdify.graph.structure import fake_copy, fake_inputs
+from spdify.graph.windows import geometry_of, module_operator, per_axis
+from spdify.records import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.utils.hooks import RemovableHandle
+
+    from spdify.graph.operations import SeenOperator
+    from spdify.records import Inputs, Mode
+
+aten = torch.ops.aten
+#: Operators with the names of their arguments after the input (and, for a convolution, weight and bias).
+POOLS: dict[Any, tuple[SeenOperator, tuple[str, ...]]] = {
+    op: (operator, names)
+    for operator, names, ops in (
+        (
+            "max_pool",
+            ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+            (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.max_pool1d, aten.max_pool2d, aten.max_pool3d),
+        ),
+        (
+            "avg_pool",
+            ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+            (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d),
+        ),
+        (
+            "adaptive_pool",
+            (),
+            (
+                aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_avg_pool1d,  # noqa: SLF001
+                aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
+            ),
+        ),
+    )
+    for op in ops
+}  # fmt: skip
+
+
+@dataclass
+class Census:
+    """What a forward pass ran.
+
+    Attributes:
+        operations: Convolutions with a stride, pools and spatial slices, in the order in which they ran.
+        macs: Multiply-accumulates by owner path.
+        activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
+        seen_float32: Owners that made float32 numbers from float64 ones (only asked for in a float64 run).
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    macs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    activation_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of the whole pass."""
+        return sum(self.macs.values())
+
+
+class OwnerStack:
+    """Knows which module is running, by forward hooks."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Hook every module of `model`; the first of several paths names a shared one."""
+        self._stack: list[tuple[str, nn.Module]] = [("", model)]
+        self._handles: list[RemovableHandle] = []
+        for path, module in model.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
+            self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
+
+    def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
+        def enter(module: nn.Module, _args: object) -> None:
+            self._stack.append((path, module))
+
+        return enter
+
+    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
+        self._stack.pop()
+
+    @property
+    def current(self) -> tuple[str, nn.Module]:
+        """Path and module of the innermost running module."""
+        return self._stack[-1]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class CensusMode(TorchDispatchMode):
+    """Dispatch mode that fills a `Census`."""
+
+    def __init__(self, owners: OwnerStack) -> None:
+        """Count for the module that `owners` says is running."""
+        super().__init__()
+        self.census = Census()
+        self.slices = SliceBook()
+        self._owners = owners
+        self._steps: dict[int, tuple[int, Steps, tuple[int, ...]]] = {}
+        self._kept: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401, ARG002
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run the operator and note it."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = func._overloadpacket  # noqa: SLF001 - as torch.utils.flop_counter does
+        self._count(packet, args, kwargs, out)
+        if packet is aten.convolution:
+            self._note_conv(args, out)
+        elif packet in POOLS:
+            self._note_pool(packet, args, kwargs, out)
+        elif packet is aten.slice:
+            self._note_slice(args, kwargs, out)
+        return out
+
+    def _count(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:  # noqa: ANN401
+        owner, _ = self._owners.current
+        if packet in flop_registry:
+            self.census.macs[owner] += int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}  # noqa: SLF001
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in inputs:  # noqa: SLF001
+                self.census.activation_bytes[owner] += tensor.numel() * tensor.element_size()
+
+    def _note_conv(self, args: tuple[Any, ...], out: Tensor) -> None:
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+        if transposed or all(s == 1 for s in stride):
+            return
+        dims = weight.dim() - 2
+        geometry = geometry_of(
+            "conv", dims, tuple(x.shape), tuple(out.shape), kernel_size=weight.shape[2:], stride=stride,
+            padding=padding, dilation=dilation, groups=groups, bias=bias is not None,
+        )  # fmt: skip
+        self._note("conv", geometry, x, out)
+
+    def _note_pool(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:  # noqa: ANN401
+        operator, names = POOLS[packet]
+        x = args[0]
+        y = out[0] if isinstance(out, (tuple, list)) else out
+        window = dict(zip(names, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+        digit = next(int(c) for c in packet._qualified_op_name if c in "123")  # noqa: SLF001
+        if "stride" in window and not window["stride"]:
+            window["stride"] = per_axis(window["kernel_size"], digit)
+        self._note(operator, geometry_of(operator, digit, tuple(x.shape), tuple(y.shape), **window), x, y)
+
+    def _note(self, operator: SeenOperator, geometry: Any, x: Tensor, y: Tensor) -> None:  # noqa: ANN401
+        owner, module = self._owners.current
+        call = Call(input=tuple(x.shape), output=tuple(y.shape))
+        called = module_operator(module) == operator
+        self.census.operations.append(Operation(owner, operator, type(module).__name__, called, geometry, call))
+
+    def _note_slice(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        bound = dict(zip(("x", "dim", "start", "end", "step"), args, strict=False)) | kwargs
+        x, axis, step = bound["x"], bound.get("dim", 0), bound.get("step", 1)
+        source, steps, shape = self._steps.get(id(x), (id(x), Steps(()), tuple(x.shape)))
+        if step == 1:
+            if x.shape != out.shape:
+                return
+        else:
+            steps = steps.then(axis % x.dim(), bound.get("start") or 0, step)
+        self._steps[id(out)] = (source, steps, shape)
+        self._kept += [x, out]  # keeps the ids from being given to other tensors
+        if step != 1 and steps.is_spatial:
+            self.slices.add(source, self._owners.current[0], steps, shape)
+
+
+def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1) -> Census:
+    """Run one forward pass and note every operator that may shrink its input.
+
+    Runs on fake tensors, which cost no memory and no arithmetic; with real ones where the control flow needs data.
+
+    Args:
+        model: Not changed: a copy runs.
+        inputs: Shapes of the inputs.
+        mode: `eval` or `train`.
+        batch: First size of every input.
+
+    Raises:
+        TraceError: The forward pass fails.
+    """
+    try:
+        return _run_census(model, inputs, mode=mode, batch=batch, fake=True)
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
+        return _run_census(model, inputs, mode=mode, batch=batch, fake=False)
+
+
+def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fake: bool) -> Census:
+    copied, fake_mode = fake_copy(model)
+    if not fake:
+        import copy  # noqa: PLC0415 - rare path
+
+        copied = copy.deepcopy(model)
+    copied.train(mode == "train")
+    owners = OwnerStack(copied)
+    args, kwargs = fake_inputs(inputs, fake_mode, batch=batch)
+    if not fake:
+        args = [torch.zeros(a.shape, dtype=a.dtype) for a in args]
+        kwargs = {name: torch.zeros(a.shape, dtype=a.dtype) for name, a in kwargs.items()}
+    counting = CensusMode(owners)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(fake_mode if fake else nullcontext())
+            stack.enter_context(counting)
+            copied(*args, **kwargs)
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(a.shape)) for a in [*args, *kwargs.values()])
+        msg = f"cannot run {type(model).__name__} on {shapes} in {mode} mode, at {owners.current[0] or 'the top'}: {error}"
+        raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
+    finally:
+        owners.remove()
+    census = counting.census
+    census.operations += counting.slices.operations()
+    return census

@@ -1,0 +1,101 @@
+"""Subsampling by slicing: which slices take every s-th row and column, and which lose nothing.
+
+A slice is spatial subsampling when it steps along two axes or more; rotary and positional encodings step along one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from spdify.graph.operations import Operation
+from spdify.records import Call, Geometry, Shape
+
+MIN_STEPPED_AXES = 2
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A strided slice of one tensor: (axis, start, step) of each stepped axis, in the order of the axes."""
+
+    axes: tuple[tuple[int, int, int], ...]
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether it steps along two axes or more, the batch not among them."""
+        return len(self.axes) >= MIN_STEPPED_AXES and self.axes[0][0] > 0
+
+    def then(self, axis: int, start: int, step: int) -> Steps:
+        """Add the slice of one more axis."""
+        return Steps(tuple(sorted((*self.axes, (axis, start, step)))))
+
+
+@dataclass
+class SliceGroup:
+    """All spatial slices with the same steps of one tensor."""
+
+    found: list[tuple[str, Steps, Shape, str]] = field(default_factory=list)
+
+    def operations(self) -> list[Operation]:
+        """Give the slices as operations, lossless when together they read every phase."""
+        steps = self.found[0][1].axes
+        starts = {tuple(start % step for _, start, step in s.axes) for _, s, _, _ in self.found}
+        lossless = len(starts) == math.prod(step for _, _, step in steps)
+        return [_as_operation(owner, s, shape, lossless=lossless, inside=inside) for owner, s, shape, inside in self.found]
+
+
+class SliceBook:
+    """Spatial slices of a forward pass, grouped by the tensor they read."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._groups: dict[tuple[object, ...], SliceGroup] = {}
+
+    def add(self, source: object, owner: str, steps: Steps, shape: Shape, inside: str = "") -> None:
+        """Note one slice of the tensor that `source` identifies, of this shape."""
+        key = (source, tuple((axis, step) for axis, _, step in steps.axes))
+        self._groups.setdefault(key, SliceGroup()).found.append((owner, steps, shape, inside))
+
+    def operations(self) -> list[Operation]:
+        """Give all slices as operations."""
+        return [operation for group in self._groups.values() for operation in group.operations()]
+
+
+def steps_of_index(index: object, dims: int) -> Steps | None:
+    """Read the steps of `x[index]` for x with `dims` axes; None when nothing is stepped over or it is no plain slice."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if not all(item is Ellipsis or isinstance(item, slice) for item in items):
+        return None
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items[at : at + 1] = [slice(None)] * (dims - len(items) + 1)
+    axes = []
+    for axis, item in enumerate(items):
+        start, step = (item.start, item.step) if isinstance(item, slice) else (None, None)
+        if isinstance(step, int) and step > 1 and isinstance(start, int | None):
+            axes.append((axis, start or 0, step))
+    return Steps(tuple(axes)) if axes else None
+
+
+def _as_operation(owner: str, steps: Steps, shape: Shape, *, lossless: bool, inside: str) -> Operation:
+    """Describe a slice as a window of one tap; shapes are turned to channels first."""
+    stepped = [axis for axis, _, _ in steps.axes]
+    rest = [axis for axis in range(1, len(shape)) if axis not in stepped]
+    channels = math.prod(shape[axis] for axis in rest)
+    spatial = tuple(shape[axis] for axis in stepped)
+    stride = tuple(step for _, _, step in steps.axes)
+    out = tuple(-(-(n - start) // s) for n, (_, start, s) in zip(spatial, steps.axes, strict=True))
+    dims = len(stride)
+    return Operation(
+        owner=owner,
+        operator="slice",
+        type_name="slice",
+        called=False,
+        geometry=Geometry(
+            in_channels=channels, out_channels=channels, kernel=(1,) * dims, stride=stride,
+            padding=(0,) * dims, dilation=(1,) * dims,
+        ),
+        call=Call(input=(shape[0], channels, *spatial), output=(shape[0], channels, *out)),
+        lossless=lossless,
+        inside=inside,
+    )  # fmt: skip

@@ -1,0 +1,346 @@
+"""What spdify knows, as plain frozen data: sites, decisions, plans, claims, checks, measures.
+
+No record holds a weight. All of them read and write JSON; `BundleRecord` is the content of `spdify.json`, and its
+JSON Schema is what `spdify schema` prints. Shapes are in PyTorch's order, batch first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Shape: TypeAlias = tuple[int, ...]
+ParamValue: TypeAlias = str | int | float | bool
+Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "slice"]
+Mode: TypeAlias = Literal["eval", "train"]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Geometry(Record):
+    """Geometry of a sliding-window operator, one entry per spatial axis where it has several.
+
+    For pools `in_channels == out_channels`; `groups`, `bias` and `padding_mode` are those of a convolution,
+    `ceil_mode`, `count_include_pad` and `divisor_override` those of a pool (as in `torch.nn`).
+    """
+
+    in_channels: int = Field(ge=1)
+    out_channels: int = Field(ge=1)
+    kernel: Shape
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+    groups: int = 1
+    bias: bool = False
+    padding_mode: str = "zeros"
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial axes: 1, 2 or 3."""
+        return len(self.stride)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved on its own."""
+        return self.groups > 1 and self.groups == self.in_channels
+
+    def output_size(self, size: int, axis: int) -> int:
+        """Positions along `axis` that come out for `size` positions that go in (the formula of `torch.nn`)."""
+        k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        room = size + 2 * p - d * (k - 1) - 1
+        if not self.ceil_mode:
+            return room // s + 1
+        n_out = -(-room // s) + 1
+        # A window must start inside the input or the low padding.
+        return n_out - 1 if (n_out - 1) * s >= size + p else n_out
+
+    def positions_read(self, spatial: Shape) -> float:
+        """Share of the input's spatial positions that at least one window reads, from 0 to 1."""
+        share = 1.0
+        for axis, size in enumerate(spatial):
+            k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+            n_out = self.output_size(size, axis)
+            read = {i * s - p + d * u for i in range(n_out) for u in range(k)} & set(range(size))
+            share *= len(read) / size
+        return share
+
+    def __str__(self) -> str:
+        """Give the short form, for example `3x3 s2 p1`."""
+
+        def axes(values: Shape) -> str:
+            return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))
+
+        text = f"{'x'.join(map(str, self.kernel))} s{axes(self.stride)}"
+        if any(self.padding):
+            text += f" p{axes(self.padding)}"
+        if any(d != 1 for d in self.dilation):
+            text += f" d{axes(self.dilation)}"
+        if self.depthwise:
+            text += " dw"
+        elif self.groups > 1:
+            text += f" g{self.groups}"
+        if self.padding_mode != "zeros":
+            text += f" {self.padding_mode}"
+        if self.ceil_mode:
+            text += " ceil"
+        if not self.count_include_pad and any(self.padding):
+            text += " no-pad-count"
+        return text
+
+
+class Call(Record):
+    """Shapes of one call of an operator."""
+
+    input: Shape
+    output: Shape
+
+
+class Site(Record):
+    """One place in a model that a rewrite may replace.
+
+    Attributes:
+        path: Module path of a called module; of the module that makes it, for a functional call.
+        operation: Empty for a called module; else what is called and where, `forward:max_pool2d:0`.
+        operator: What it computes, without the number of axes.
+        type_name: Class of the module, or name of the function.
+        geometry: Kernel, stride and so on; None for a slice whose geometry is its steps (see `calls`).
+        calls: Shapes of each call in one forward pass.
+        aliases: Other paths at which the same module is registered.
+        modes: Modes in which the site is run.
+        inside: Path of the composite leaf that hides the site from the whole-model trace, or empty.
+        obstacles: Facts about the module (hooks, parametrizations, shared weights …) that make replacing it unsafe.
+        macs: Multiply-accumulate operations of one forward pass at batch 1.
+    """
+
+    path: str
+    operation: str = ""
+    operator: Operator
+    type_name: str
+    geometry: Geometry
+    calls: tuple[Call, ...]
+    aliases: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = ("eval", "train")
+    inside: str = ""
+    obstacles: tuple[str, ...] = ()
+    macs: int = 0
+
+    @property
+    def name(self) -> str:
+        """Path, with the operation where the site is a functional call; unique in a model."""
+        return f"{self.path}#{self.operation}" if self.operation else self.path
+
+    @property
+    def resolution(self) -> int:
+        """Smallest spatial size of the input, in positions, over all calls."""
+        dims = self.geometry.dims
+        return min(min(call.input[-dims:]) for call in self.calls)
+
+    @property
+    def positions_read(self) -> float:
+        """Share of the input's positions that the operator reads, smallest over all calls."""
+        dims = self.geometry.dims
+        return min(self.geometry.positions_read(call.input[-dims:]) for call in self.calls)
+
+
+class LeftAlone(Record):
+    """An operator that shrinks or pools but is no site, and why."""
+
+    path: str
+    operator: str
+    reason: str
+    calls: tuple[Call, ...] = ()
+
+
+class Claim(Record):
+    """What a rewrite promises.
+
+    `value`: `exact` is the same function for finite inputs, to rounding. `training`: the same gradients and statistics,
+    or what changes, in words.
+    """
+
+    value: Literal["exact", "approximate", "reinitialised"]
+    training: str
+
+
+class Decision(Record):
+    """A site with what is done to it."""
+
+    site: Site
+    action: Literal["applied", "kept", "refused"]
+    rule: str | None = None
+    rewrite: str | None = None
+    params: dict[str, ParamValue] = Field(default_factory=dict)
+    claim: Claim | None = None
+    reason: str = ""
+    also_matched: tuple[str, ...] = ()
+
+
+class InputSpec(Record):
+    """One example input: its shape (batch first) and its dtype, for example `float32`."""
+
+    shape: Shape
+    dtype: str = "float32"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class Inputs(Record):
+    """Example inputs of a forward pass: positional and by name."""
+
+    args: tuple[InputSpec, ...] = ()
+    kwargs: dict[str, InputSpec] = Field(default_factory=dict)
+
+
+class Plan(Record):
+    """Every site with its decision, and the fingerprint of the structure that it was made for."""
+
+    schema_version: Literal[1] = 1
+    rulebook: str
+    rulebook_source: str = ""
+    fingerprint: str
+    inputs: Inputs
+    decisions: tuple[Decision, ...]
+    left_alone: tuple[LeftAlone, ...] = ()
+
+    def with_action(self, action: str) -> tuple[Decision, ...]:
+        """Give the decisions with this action, in the order of the sites."""
+        return tuple(d for d in self.decisions if d.action == action)
+
+    @property
+    def applied(self) -> tuple[Decision, ...]:
+        """The decisions that change the model."""
+        return self.with_action("applied")
+
+
+class Preprocessing(Record):
+    """How images become inputs, in timm's terms; sizes are (C, H, W), mean and std per channel of a 0-to-1 image."""
+
+    input_size: Shape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+
+class Source(Record):
+    """Where a model comes from, and all that is needed to build its structure again.
+
+    Attributes:
+        spec: As the user gave it, canonical (`timm:resnet50`, `torchvision:resnet18`, `path/net.py:factory`).
+        kind: Registry sources are rebuilt from `spec` by `load`; `code` and `object` need the caller's code.
+        name: Name for folders and titles.
+        kwargs: Keyword arguments of the constructor, without the switches for weights.
+        num_classes: Outputs of the classifier; None where unknown.
+        weights: Where the weights came from, in words (`random, seed 0`, `pretrained`, a file name).
+        preprocessing: None where the source does not say.
+    """
+
+    spec: str
+    kind: Literal["timm", "torchvision", "hf-hub", "local-dir", "code", "object"]
+    name: str
+    kwargs: dict[str, ParamValue | None | list[ParamValue]] = Field(default_factory=dict)
+    num_classes: int | None = None
+    weights: str = "random"
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def is_registry(self) -> bool:
+        """Whether `load` may build it without running code that came with the bundle."""
+        return self.kind in {"timm", "torchvision", "hf-hub", "local-dir"}
+
+
+class Check(Record):
+    """One check with its figure.
+
+    `outcome`: `measured` means a figure that is reported and not asserted (an approximate claim); `not run` says why in
+    `detail`, and proves nothing.
+    """
+
+    name: str
+    outcome: Literal["passed", "failed", "measured", "not run"]
+    value: float | None = None
+    tolerance: float | None = None
+    detail: str = ""
+
+
+class Measure(Record):
+    """Cost of a model at batch 1.
+
+    Attributes:
+        params: Number of parameters.
+        macs: Multiply-accumulate operations of one forward pass; 1 MAC = 2 FLOPs, counted as `torch.utils.flop_counter`.
+        activation_bytes: Bytes of all operator outputs (views not counted) of one forward pass, in the example's dtype.
+        weight_bytes: Bytes of the state dict.
+    """
+
+    params: int
+    macs: int
+    activation_bytes: int
+    weight_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations: two per MAC."""
+        return 2 * self.macs
+
+
+class SiteCost(Record):
+    """Cost of one site before and after."""
+
+    name: str
+    before: Measure
+    after: Measure
+
+
+class Report(Record):
+    """What a conversion changed and what it costs."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    rulebook: str
+    before: Measure
+    after: Measure
+    sites: tuple[SiteCost, ...]
+    decisions: tuple[Decision, ...]
+    left_alone: tuple[LeftAlone, ...] = ()
+    checks: tuple[Check, ...] = ()
+    proof: str = "none"
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class OnnxRecord(Record):
+    """How the ONNX file was written and compared."""
+
+    file: str
+    opset: int
+    dynamic_batch: bool
+    note: str = ""
+    checks: tuple[Check, ...] = ()
+
+
+class BundleRecord(Record):
+    """Content of `spdify.json`: everything needed to rebuild the converted network except its weights."""
+
+    schema_version: Literal[1] = 1
+    source: Source
+    plans: tuple[Plan, ...]
+    seed: int
+    command: str = ""
+    versions: dict[str, str]
+    proof: str
+    checks: tuple[Check, ...]
+    onnx: OnnxRecord | None = None

@@ -1,0 +1,19 @@
+"""Rewrites: one file each, listed here by hand.
+
+A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key never changes its meaning.
+"""
+
+from typing import Any
+
+from spdify.rewrites.average_pool import ReplaceAveragePool
+from spdify.rewrites.base import Rewrite
+from spdify.rewrites.max_pool import ReplaceMaxPool
+from spdify.rewrites.strided_conv import ReplaceStridedConv
+
+REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "replace-average-pool": ReplaceAveragePool,
+    "replace-max-pool": ReplaceMaxPool,
+    "replace-strided-conv": ReplaceStridedConv,
+}
+
+__all__ = ["REGISTRY", "ReplaceAveragePool", "ReplaceMaxPool", "ReplaceStridedConv", "Rewrite"]

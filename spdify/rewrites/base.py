@@ -1,0 +1,69 @@
+"""What every rewrite answers to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from spdify.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from spdify.records import Claim, Operator, Site
+
+
+class NoParams(Record):
+    """A rewrite without parameters."""
+
+
+ParamsT = TypeVar("ParamsT", bound=Record)
+
+
+class Rewrite(ABC, Generic[ParamsT]):
+    """Turns a matched site into a block. No method changes its arguments.
+
+    Attributes:
+        summary: One sentence of effect, with the source.
+        operators: Operators it can replace.
+        params_type: Schema of its parameters, as a rulebook or `--set` gives them.
+    """
+
+    summary: ClassVar[str]
+    operators: ClassVar[frozenset[Operator]]
+    params_type: ClassVar[type[Record]]
+
+    def __init__(self, params: ParamsT) -> None:
+        """Take validated parameters."""
+        self.params = params
+
+    def keep(self, site: Site) -> str | None:  # noqa: ARG002 - for rewrites with such a parameter
+        """Give the reason when the parameters say to leave this site as it is (a policy, not a fault)."""
+        return None
+
+    def check(self, site: Site) -> str | None:
+        """Give the reason why this site cannot be rewritten; None when it can."""
+        if site.operator not in self.operators:
+            return f"it replaces {' and '.join(sorted(self.operators))}, this is a {site.operator}"
+        if site.operation:
+            return "a functional call inside forward: only called modules are rewritten so far"
+        if site.obstacles:
+            return "; ".join(site.obstacles)
+        return None
+
+    @abstractmethod
+    def claim(self, site: Site) -> Claim:
+        """Say what stays the same."""
+
+    @abstractmethod
+    def build(self, site: Site) -> nn.Module:
+        """Make the block, in PyTorch's default dtype and on its default device; its weights are to be loaded."""
+
+    @abstractmethod
+    def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the block's whole state dict from the site's; differentiable in `old`.
+
+        What does not come from `old` is given in full precision; the caller casts it.
+        """

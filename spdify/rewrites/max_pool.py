@@ -1,0 +1,91 @@
+"""A max pool becomes SPD → a tournament of convolutions and PReLUs (exact), or SPD → one convolution (the paper's).
+
+Exact: max(a, b) = (a + b)/2 + |a - b|/2, see `spdify.blocks.spd_max_pool`. The paper (arXiv 2208.03641, section 3) puts SPD-Conv
+in the place of every pool: a convolution cannot take a maximum, so `form = "conv"` is approximate and starts as the mean of the
+window.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from spdify.blocks import SPDConv, SPDMaxPool
+from spdify.blocks.phases import Phases, scatter_taps, split_axis
+from spdify.records import Claim, Operator, Record
+from spdify.rewrites.base import Rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from spdify.records import Site
+
+
+class MaxPoolParams(Record):
+    """Parameters of `replace-max-pool`: `tournament` is exact, `conv` is the paper's, `keep` leaves max pools as they are."""
+
+    form: Literal["tournament", "conv", "keep"] = "tournament"
+
+
+class ReplaceMaxPool(Rewrite[MaxPoolParams]):
+    """Max pool → SPD and a tournament, exact; or SPD and one convolution, approximate."""
+
+    summary: ClassVar[str] = "a max pool becomes SPD and a tournament of convolutions and PReLUs with the same function, or the paper's SPD-Conv"
+    operators: ClassVar[frozenset[Operator]] = frozenset({"max_pool"})
+    params_type: ClassVar[type[Record]] = MaxPoolParams
+
+    def keep(self, site: Site) -> str | None:  # noqa: ARG002 - the same for all
+        """Keep max pools when told so."""
+        return 'max pools stay (form = "keep")' if self.params.form == "keep" else None
+
+    def check(self, site: Site) -> str | None:
+        """Refuse a dilated window over padding: the edge value may lie outside it."""
+        if (reason := super().check(site)) is not None:
+            return reason
+        window = site.geometry
+        if self.params.form == "tournament" and any(d != 1 for d in window.dilation) and (window.ceil_mode or any(window.padding)):
+            return f"dilation {window.dilation} with padding or ceil_mode: edge padding cannot stand for -inf there"
+        return None
+
+    def claim(self, site: Site) -> Claim:  # noqa: ARG002 - the same for all
+        """Exact for the tournament, approximate for the convolution."""
+        if self.params.form == "conv":
+            return Claim(value="approximate", training="a convolution learns in the place of the maximum")
+        text = "same gradient for the input, but for ties (which of two equal taps gets it); the tournament's weights start to learn"
+        return Claim(value="exact", training=text)
+
+    def _axes(self, site: Site) -> list[Phases]:
+        window = site.geometry
+        return [
+            split_axis(k, s, p, d, ceil_mode=window.ceil_mode)
+            for k, s, p, d in zip(window.kernel, window.stride, window.padding, window.dilation, strict=True)
+        ]
+
+    def build(self, site: Site) -> nn.Module:
+        """Make an `SPDMaxPool`, or an `SPDConv` over all channels."""
+        window = site.geometry
+        if self.params.form == "conv":
+            axes = self._axes(site)
+            channels = window.in_channels
+            return SPDConv(
+                channels, channels, [axis.kernel for axis in axes], [axis.scale for axis in axes],
+                [axis.padding for axis in axes], bias=False,
+            )  # fmt: skip
+        return SPDMaxPool(
+            window.in_channels, window.kernel, window.stride, window.padding, window.dilation, ceil_mode=window.ceil_mode
+        )
+
+    def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - a pool has none
+        """Give the tournament's weights, or each channel's window mean."""
+        window = site.geometry
+        if self.params.form == "conv":
+            mean = torch.eye(window.in_channels, dtype=torch.float64, device="cpu") / math.prod(window.kernel)
+            taps = mean.reshape(*mean.shape, *[1] * window.dims).repeat(1, 1, *window.kernel)
+            return {"weight": scatter_taps(taps, self._axes(site))}
+        block = self.build(site)
+        assert isinstance(block, SPDMaxPool)  # noqa: S101 - for the type checker
+        return block.pool_weights()
