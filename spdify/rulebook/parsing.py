@@ -1,0 +1,60 @@
+"""From the bytes of a TOML file to a `Rulebook`, or to an error that says where the file is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+from pydantic import ValidationError
+
+from spdify.errors import RulebookError
+from spdify.rulebook.faults import faults
+from spdify.rulebook.form import Rulebook
+
+_END = "(at end of document)"
+
+
+def parse_rulebook(data: bytes, *, name: str, file: str) -> Rulebook:
+    """Read a rulebook.
+
+    Args:
+        data: Content of the file.
+        name: What the rulebook is called.
+        file: Path for messages.
+
+    Raises:
+        RulebookError: The data is no UTF-8, no TOML, or not in the form of a rulebook.
+    """
+    document = _toml(_text(data, file), file)
+    if "name" in document:
+        message = f"cannot read rulebook {file}: name: expected no such key"
+        raise RulebookError(message, hint="A rulebook is called by the name of its file; `summary` says what it does.")
+    try:
+        return Rulebook.model_validate({**document, "name": name}, by_name=True, by_alias=True)
+    except ValidationError as error:
+        raise RulebookError(f"cannot read rulebook {file}:\n{faults(error)}") from error
+
+
+def _text(data: bytes, file: str) -> str:
+    try:
+        # Some editors begin a file with a byte order mark, which TOML does not know.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        message = f"cannot read rulebook {file}: expected UTF-8, got byte 0x{data[error.start]:02x} on line {line}"
+        raise RulebookError(message, hint="Save the file as UTF-8.") from error
+
+
+def _toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise RulebookError(f"cannot read rulebook {file}: expected TOML, got brackets nested too deep") from error
+    except ValueError as error:
+        reason = str(error).replace(_END, _last_position(text))
+        raise RulebookError(f"cannot read rulebook {file}: expected TOML, got: {reason}") from error
+
+
+def _last_position(text: str) -> str:
+    lines = text.split("\n")
+    return f"(at line {len(lines)}, column {len(lines[-1]) + 1}, the end)"

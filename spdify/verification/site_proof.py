@@ -1,0 +1,115 @@
+"""Proof of one site: the module that is there against the block that takes its place, in float64.
+
+The site's own module gets random weights; the block gets them through the weight map. Outputs, and the gradients of the input and
+of the original weights (through the map), must agree on sizes that the stride does and does not divide. Outputs and gradients
+are scaled to 1, and 1e-10 is allowed: a sum of 10⁵ float64 products rounds to some 1e-13, a misplaced tap is off by 1e-3 or more.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spdify.engine import make_rewrite
+from spdify.records import Check
+from spdify.verification.compare import relative_error
+
+if TYPE_CHECKING:
+    from spdify.records import Decision, Geometry, Plan
+
+SITE_TOLERANCE = 1e-10
+BATCH = 2
+
+
+def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]:
+    """Prove every applied site on its own; sites with equal windows and parameters are proved once.
+
+    Args:
+        model: The original; not changed.
+        plan: Its plan.
+        seed: Of weights and inputs.
+
+    Returns:
+        One check per applied site, `site <path>`; `measured` where the claim is not exact.
+    """
+    known: dict[str, float] = {}
+    checks = []
+    for decision in plan.applied:
+        key = f"{decision.rewrite} {decision.params} {decision.site.geometry!r} {decision.site.type_name}"
+        if key not in known:
+            known[key] = site_error(model.get_submodule(decision.site.path), decision, seed=seed)
+        checks.append(_check(decision, known[key]))
+    return tuple(checks)
+
+
+def _check(decision: Decision, error: float) -> Check:
+    name = f"site {decision.site.path}"
+    if decision.claim is None or decision.claim.value != "exact":
+        return Check(name=name, outcome="measured", value=error, detail="not claimed to be exact")
+    outcome = "passed" if error <= SITE_TOLERANCE else "failed"
+    return Check(name=name, outcome=outcome, value=error, tolerance=SITE_TOLERANCE)
+
+
+def trial_sizes(window: Geometry) -> list[tuple[int, ...]]:
+    """Give three unequal spatial sizes per window that leave different remainders to the stride."""
+    sizes = []
+    for trial in range(3):
+        size = []
+        for axis in range(window.dims):
+            k, s, d = window.kernel[axis], window.stride[axis], window.dilation[axis]
+            least = max(d * (k - 1) + 1, window.padding[axis] + 1) + s
+            remainder = (trial * max(1, s // 2) + axis) % max(s, 2)
+            size.append(least + (remainder - least) % max(s, 2) + s * axis)
+        sizes.append(tuple(size))
+    return sizes
+
+
+def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
+    """Give the largest relative error of a site's output and gradients over all trials.
+
+    Args:
+        module: The site's module; not changed.
+        decision: What is done to it.
+        seed: Of weights and inputs.
+    """
+    if decision.rewrite is None:
+        return math.inf
+    generator = torch.Generator().manual_seed(seed)
+    rewrite = make_rewrite(decision.rewrite, decision.params, where=decision.site.name)
+    old_module = copy.deepcopy(module).cpu().double()
+    block = rewrite.build(decision.site).double()
+    old = {
+        name: torch.randn(p.shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for name, p in old_module.named_parameters()
+    }
+    new = {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
+    worst = 0.0
+    for size in trial_sizes(decision.site.geometry):
+        shape = (BATCH, decision.site.geometry.in_channels, *size)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        worst = max(worst, _trial(old_module, old, block, new, x, generator))
+    return worst
+
+
+def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
+    module: nn.Module,
+    old: dict[str, Tensor],
+    block: nn.Module,
+    new: dict[str, Tensor],
+    x: Tensor,
+    generator: torch.Generator,
+) -> float:
+    """Compare outputs and gradients for one input."""
+    expected = functional_call(module, old, (x,))
+    actual = functional_call(block, new, (x,))
+    if expected.shape != actual.shape:
+        return math.inf
+    cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    wanted = torch.autograd.grad(expected, [x, *old.values()], cotangent)
+    gradients = torch.autograd.grad(actual, [x, *old.values()], cotangent, retain_graph=True)
+    return max(relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True)))
