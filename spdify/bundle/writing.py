@@ -1,0 +1,78 @@
+"""Writing a bundle's files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from spdify.bundle.card import model_card
+from spdify.bundle.folder import write_error
+from spdify.bundle.reading import CONFIG_FILE, PLAN_FILE, REPORT_FILE, SHARED_KEY, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from spdify.records import BundleRecord, Report, Source
+
+
+def write_bundle(
+    folder: Path, *, state: Mapping[str, Tensor], record: BundleRecord, report: Report, report_text: str
+) -> None:
+    """Write everything but the ONNX file into an existing folder.
+
+    Args:
+        folder: A staged folder.
+        state: State dict of the converted model.
+        record: Content of `spdify.json`.
+        report: Content of `report.json`.
+        report_text: Content of `report.md`.
+
+    Raises:
+        BundleError: A file cannot be written.
+    """
+    try:
+        write_weights(folder / WEIGHTS_FILE, state)
+        (folder / CONFIG_FILE).write_text(json.dumps(timm_config(record.source), indent=2) + "\n")
+        (folder / PLAN_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+        (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n")
+        (folder / "report.md").write_text(report_text)
+        (folder / "README.md").write_text(model_card(record, report))
+    except (OSError, SafetensorError) as error:
+        raise write_error(folder, error) from error
+
+
+def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors, which takes no tensor twice: names of shared ones go to the metadata."""
+    kept: dict[tuple[object, ...], str] = {}
+    tensors, shared = {}, {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in kept:
+            shared[name] = kept[place]
+            continue
+        kept[place] = name
+        tensors[name] = tensor.detach().contiguous()
+    overlapping = len({t.untyped_storage().data_ptr() for t in tensors.values()}) < len(tensors)
+    if overlapping:  # different views of one storage
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    metadata = {"format": "pt"} | ({SHARED_KEY: json.dumps(shared)} if shared else {})
+    save_file(tensors, file, metadata=metadata)
+
+
+def timm_config(source: Source) -> dict[str, Any]:
+    """Give `config.json` with timm's keys; `pretrained_cfg` holds the preprocessing where it is known."""
+    config: dict[str, Any] = {
+        "architecture": source.name,
+        "num_classes": source.num_classes,
+        "library_name": "spdify",
+        "model_args": dict(source.kwargs),
+    }
+    if source.preprocessing is not None:
+        config["pretrained_cfg"] = source.preprocessing.model_dump(mode="json") | {"num_classes": source.num_classes}
+    return config

@@ -1,0 +1,117 @@
+"""A finished conversion, and saving it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spdify.bundle import staged_folder, write_bundle
+from spdify.errors import CheckFailedError
+from spdify.exporting import OnnxOptions, export_onnx
+from spdify.records import BundleRecord, OnnxRecord, Plan, Report, Source
+from spdify.reporting import report_markdown
+from spdify.sources import example_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spdify.records import Check
+
+PACKAGES = ("spdify", "torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
+
+
+@dataclass
+class Conversion:
+    """A converted model with everything that is known about it.
+
+    Attributes:
+        model: The converted network, in eval mode; the caller's own was not changed.
+        plan: What was done at every site.
+        checks: What was proved, and what was not.
+        report: What changed and what it costs.
+        source: Where the original came from.
+        seed: Of all random numbers in the proofs.
+        command: Command line that asked for it, if one did.
+        original: The model before.
+        earlier_plans: Plans that led from the source to the original.
+        perturbed: Random weights of the converted network, for comparing exported forms.
+    """
+
+    model: nn.Module
+    plan: Plan
+    checks: tuple[Check, ...]
+    report: Report
+    source: Source
+    seed: int
+    original: nn.Module
+    command: str = ""
+    earlier_plans: tuple[Plan, ...] = ()
+    perturbed: dict[str, Tensor] = field(default_factory=dict)
+
+    def save(
+        self, folder: str | Path, *, onnx: bool = True, options: OnnxOptions | None = None, overwrite: bool = False
+    ) -> BundleRecord:
+        """Write the bundle: weights, plan, report, model card and ONNX.
+
+        Args:
+            folder: Where to; it appears when all is written, and not before.
+            onnx: Whether to export and compare `model.onnx`.
+            options: Opset and tolerance of the ONNX file.
+            overwrite: Whether what is in `folder` may be replaced.
+
+        Returns:
+            Content of `spdify.json`.
+
+        Raises:
+            BundleError: The folder cannot be written.
+            ExportError: The model cannot be exported to ONNX; nothing is written.
+            CheckFailedError: The ONNX file does not compute what the model computes; the bundle is there, with the file
+                under the name `model.unverified.onnx`.
+        """
+        with staged_folder(Path(folder), overwrite=overwrite) as stage:
+            exported = self._export(stage, options) if onnx else None
+            record = self.record(exported)
+            report = self.report.model_copy(update={"checks": record.checks + (exported.checks if exported else ())})
+            write_bundle(
+                stage, state=self.model.state_dict(), record=record, report=report, report_text=report_markdown(report)
+            )
+        bad = [check for check in exported.checks if check.outcome == "failed"] if exported is not None else []
+        if bad and exported is not None:
+            raise CheckFailedError(
+                f"the ONNX file does not pass: {'; '.join(f'{c.name}: {c.detail or c.value}' for c in bad)}",
+                hint=f"The bundle is written; the file is kept as {Path(folder) / exported.file} and must not be used.",
+            )
+        return record
+
+    def record(self, onnx: OnnxRecord | None = None) -> BundleRecord:
+        """Give the content of `spdify.json`."""
+        return BundleRecord(
+            source=self.source,
+            plans=(*self.earlier_plans, self.plan),
+            seed=self.seed,
+            command=self.command,
+            versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            proof=self.report.proof,
+            checks=self.checks,
+            onnx=onnx,
+        )
+
+    def _export(self, folder: Path, options: OnnxOptions | None) -> OnnxRecord:
+        return export_onnx(
+            self.model,
+            folder,
+            make_inputs=lambda batch: example_inputs(self.plan.inputs, batch=batch, seed=self.seed),
+            original=self.original,
+            perturbed=self.perturbed or None,
+            options=options or OnnxOptions(seed=self.seed),
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

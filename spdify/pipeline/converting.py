@@ -1,0 +1,151 @@
+"""The conversion, step by step."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from spdify.engine import apply, make_plan
+from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError
+from spdify.graph import fingerprint, survey
+from spdify.pipeline.conversion import Conversion
+from spdify.pipeline.opening import open_model
+from spdify.reporting import make_report, measure
+from spdify.rulebook import load_rulebook, with_overrides
+from spdify.sources import example_inputs
+from spdify.verification import choose_level, failed, prove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from spdify.pipeline.opening import Opened
+    from spdify.records import Check, Plan
+    from spdify.sources import BuildOptions
+    from spdify.sources.example import Example
+
+PROOF_BATCH = 2
+
+
+def convert(  # noqa: PLR0913 - the options of the command line
+    model: str | Path | nn.Module,
+    *,
+    rules: str = "spd",
+    overrides: Sequence[str] = (),
+    example_input: Example | None = None,
+    options: BuildOptions | None = None,
+    code: str | None = None,
+    proof: str = "auto",
+    strict: bool = False,
+    command: str = "",
+    progress: Callable[[str], None] = lambda _: None,
+) -> Conversion:
+    """Convert a model, and prove what the rewrites claim.
+
+    Args:
+        model: A source (`resnet50`, `tv:resnet18`, `net.py:factory` …), a bundle's folder, or a module (not changed).
+        rules: Name of a rulebook or path of one.
+        overrides: `rule.param=value` items.
+        example_input: Tensors that the model takes; needed for modules.
+        options: How to build a source.
+        code: For a bundle of somebody's own network, the source that builds the original.
+        proof: `model`, `site`, or `auto`: `model` where the size allows.
+        strict: Make a refusal an error.
+        command: Command line to record.
+        progress: Told, in words, what is being done.
+
+    Returns:
+        The conversion, not yet saved.
+
+    Raises:
+        NothingToConvertError: No site is to be rewritten.
+        RefusedError: `strict`, and a site is refused.
+        CheckFailedError: A claim does not hold.
+        SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
+    """
+    started = time.monotonic()
+    seed = options.seed if options is not None else 0
+    rulebook = with_overrides(load_rulebook(rules), overrides)
+    progress("building the model")
+    opened = open_model(model, options=options, example_input=example_input, code=code)
+    progress("finding the sites")
+    before = survey(opened.model, opened.inputs)
+    plan = make_plan(before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs)
+    _require_work(opened, plan, strict=strict)
+    progress(f"rewriting {len(plan.applied)} sites")
+    converted = apply(opened.model, plan).eval()
+    level = choose_level(proof, measure(opened.model, before.census))
+    progress(f"proving (level {level})")
+    result = prove(opened.model, converted, plan, before, _proof_inputs(opened, seed), level=level, seed=seed)
+    _require_proof(opened, result.checks)
+    report = make_report(
+        opened.source.name,
+        opened.model,
+        before.census,
+        converted,
+        result.after.census,
+        plan,
+        checks=result.checks,
+        proof=level,
+        seconds=time.monotonic() - started,
+        peak_memory_bytes=peak_memory(),
+    )
+    return Conversion(
+        model=converted,
+        plan=plan,
+        checks=result.checks,
+        report=report,
+        source=opened.source,
+        seed=seed,
+        original=opened.model,
+        command=command,
+        earlier_plans=opened.plans,
+        perturbed=_in_dtypes_of(converted, result.state),
+    )
+
+
+def _proof_inputs(
+    opened: Opened, seed: int
+) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    return lambda dtype: example_inputs(opened.inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
+
+
+def _in_dtypes_of(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    own = model.state_dict()
+    return {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
+
+
+def _require_work(opened: Opened, plan: Plan, *, strict: bool) -> None:
+    refused = plan.with_action("refused")
+    if strict and refused:
+        words = "; ".join(f"{d.site.name}: {d.reason}" for d in refused)
+        raise RefusedError(f"cannot convert {opened.source.name} strictly: {len(refused)} sites refused. {words}")
+    if not plan.applied:
+        words = "; ".join(f"{d.site.name} {d.action}: {d.reason}" for d in plan.decisions) or "it has no strided site"
+        raise NothingToConvertError(
+            f"nothing to convert in {opened.source.name} with {plan.rulebook}: {words}",
+            hint="`spdify inspect` lists what the model downsamples with.",
+        )
+
+
+def _require_proof(opened: Opened, checks: tuple[Check, ...]) -> None:
+    if bad := failed(checks):
+        words = "; ".join(f"{c.name}: {c.detail or f'{c.value:.1e} (allowed {c.tolerance:.0e})'}" for c in bad[:5])
+        raise CheckFailedError(
+            f"cannot convert {opened.source.name}: a claim does not hold. {words}",
+            hint="Nothing was written. Please report it, with the output of `spdify inspect --json`.",
+        )
+
+
+def peak_memory() -> int | None:
+    """Give the largest memory the process has held, in bytes; None where the system does not say."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,7 @@
+"""What a conversion changed and what it costs, as records and as Markdown."""
+
+from spdify.reporting.inspection import Inspection, make_inspection
+from spdify.reporting.markdown import report_markdown
+from spdify.reporting.measuring import compare_models, make_report, measure
+
+__all__ = ["Inspection", "compare_models", "make_inspection", "make_report", "measure", "report_markdown"]

@@ -1,0 +1,33 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spdify.records import Call
+
+_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(number: float, unit: str = "") -> str:
+    """Give a number with a decimal prefix and four digits: 25.56 M, 4.089 G; small whole numbers as they are."""
+    for step, prefix in _STEPS:
+        if abs(number) >= step:
+            return f"{number / step:.4g} {prefix}{unit}"
+    return f"{number:.0f}{f' {unit}' if unit else ''}"
+
+
+def change(before: float, after: float) -> str:
+    """Give a relative change in percent, with its sign."""
+    if before == after:
+        return "±0%"
+    if not before:
+        return "new"
+    percent = 100 * (after - before) / before
+    return f"{percent:+.1f}%" if abs(percent) >= 0.05 else f"{percent:+.2g}%"  # noqa: PLR2004 - what one digit shows
+
+
+def shape(call: Call) -> str:
+    """Give the shapes of a call without the batch: 64×56×56 → 128×28×28."""
+    return " → ".join("×".join(map(str, side[1:])) for side in (call.input, call.output))

@@ -1,0 +1,99 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spdify.reporting.figures import change, quantity, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from spdify.records import Check, Decision, Report, SiteCost
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> list[str]:
+    """Give a Markdown table; columns from `numbers_from` on are aligned right."""
+    marks = ["---" if i < numbers_from else "---:" for i in range(len(head))]
+    cells = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in (head, marks, *cells)]
+
+
+def total_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Give name, before, after and change of each total."""
+    pairs = [
+        ("parameters", report.before.params, report.after.params, ""),
+        ("MACs", report.before.macs, report.after.macs, ""),
+        ("FLOPs (2 per MAC)", report.before.flops, report.after.flops, ""),
+        ("activation memory", report.before.activation_bytes, report.after.activation_bytes, "B"),
+        ("weights file", report.before.weight_bytes, report.after.weight_bytes, "B"),
+    ]
+    return [(name, quantity(a, unit), quantity(b, unit), change(a, b)) for name, a, b, unit in pairs]
+
+
+def report_markdown(report: Report) -> str:
+    """Give the whole report; the totals, every decision with its cost, what is left alone, and every check."""
+    lines = [f"# {report.model}, {report.rulebook}", "", headline(report), "", "## Totals", ""]
+    lines += _table(["", "before", "after", "change"], total_rows(report), numbers_from=1)
+    lines += ["", "One forward pass at batch 1; 1 MAC = 2 FLOPs, counted as `torch.utils.flop_counter` does (convolutions,"]
+    lines += ["matrix products, attention; pools and element-wise operators count nothing). Activation memory: bytes of all"]
+    lines += ["operator outputs, views not counted."]
+    if report.decisions:
+        lines += ["", "## Sites", "", *_sites(report)]
+    if report.left_alone:
+        lines += ["", "## Left alone", ""]
+        rows = [(x.path, x.operator, x.reason) for x in report.left_alone]
+        lines += _table(["path", "operator", "reason"], rows, numbers_from=3)
+    if report.checks:
+        lines += ["", f"## Checks (proof level {report.proof})", ""]
+        rows = [(c.name, c.outcome, *check_figures(c), c.detail) for c in report.checks]
+        lines += _table(["check", "outcome", "figure", "allowed", "detail"], rows, numbers_from=2)
+    return "\n".join(lines) + "\n"
+
+
+def headline(report: Report) -> str:
+    """Give the answer in one line."""
+    by = {a: sum(d.action == a for d in report.decisions) for a in ("applied", "kept", "refused")}
+    cost = f"parameters {change(report.before.params, report.after.params)}, MACs {change(report.before.macs, report.after.macs)}"
+    if not report.decisions:
+        return f"{cost}."
+    kinds = {d.claim.value for d in report.decisions if d.claim is not None}
+    value = "same function" if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
+    error = max((c.value for c in report.checks if c.name.startswith("whole model") and c.value is not None), default=None)
+    proved = f" to {error:.0e}" if error is not None and kinds == {"exact"} else ""
+    return f"{by['applied']} sites replaced ({value}{proved}), {by['kept']} kept, {by['refused']} refused; {cost}."
+
+
+def check_figures(check: Check) -> tuple[str, str]:
+    """Give a check's figure and what it allows."""
+
+    def text(number: float | None) -> str:
+        if number is None:
+            return ""
+        return f"{number:.0f}" if number == int(number) and abs(number) >= 1 else f"{number:.1e}"
+
+    return text(check.value), text(check.tolerance)
+
+
+def site_row(decision: Decision, cost: SiteCost | None) -> tuple[str, ...]:
+    """Give one decision: site, what it is, what is done, shapes, parameters and MACs before → after."""
+    site = decision.site
+    done = decision.action
+    if decision.action == "applied" and decision.claim is not None:
+        done = f"{decision.rewrite} ({decision.claim.value})"
+    elif decision.reason:
+        done = f"{decision.action}: {decision.reason}"
+    figures = ("", "")
+    if cost is not None:
+        figures = (
+            f"{quantity(cost.before.params)} → {quantity(cost.after.params)}",
+            f"{quantity(cost.before.macs)} → {quantity(cost.after.macs)}",
+        )
+    window = f"{site.operator}{site.geometry.dims}d {site.geometry}"
+    return site.name, window, shape(site.calls[0]), done, *figures
+
+
+def _sites(report: Report) -> list[str]:
+    costs = {cost.name: cost for cost in report.sites}
+    rows = [site_row(d, costs.get(d.site.name)) for d in report.decisions]
+    return _table(["site", "operator", "shape", "decision", "parameters", "MACs"], rows, numbers_from=4)

@@ -1,0 +1,91 @@
+"""Cost of a model and of its sites, before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from spdify.records import Measure, Report, SiteCost
+
+if TYPE_CHECKING:
+    from spdify.graph.census import Census
+    from spdify.records import Check, Plan
+
+
+def measure(model: nn.Module, census: Census) -> Measure:
+    """Give the cost of a whole model.
+
+    Args:
+        model: The model.
+        census: Of one forward pass at batch 1 in eval mode.
+    """
+    return Measure(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=census.total_macs,
+        activation_bytes=sum(census.activation_bytes.values()),
+        weight_bytes=_state_bytes(model),
+    )
+
+
+def _state_bytes(model: nn.Module) -> int:
+    """Bytes of all distinct tensors of the state dict, as a weights file holds them."""
+    tensors = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _part(model: nn.Module, census: Census, path: str) -> Measure:
+    """Give the cost of the module at `path` with everything in it."""
+
+    def within(by_owner: dict[str, int]) -> int:
+        return sum(n for owner, n in by_owner.items() if owner == path or owner.startswith(f"{path}."))
+
+    module = model.get_submodule(path)
+    return Measure(
+        params=sum(p.numel() for p in module.parameters()),
+        macs=within(census.macs),
+        activation_bytes=within(census.activation_bytes),
+        weight_bytes=_state_bytes(module),
+    )
+
+
+def make_report(  # noqa: PLR0913 - the two models with their censuses, and what was done
+    name: str,
+    model: nn.Module,
+    before: Census,
+    converted: nn.Module,
+    after: Census,
+    plan: Plan,
+    *,
+    checks: tuple[Check, ...] = (),
+    proof: str = "none",
+    seconds: float | None = None,
+    peak_memory_bytes: int | None = None,
+) -> Report:
+    """Compare a model with its conversion, in total and at every site that was changed."""
+    sites = tuple(
+        SiteCost(
+            name=d.site.name, before=_part(model, before, d.site.path), after=_part(converted, after, d.site.path)
+        )
+        for d in plan.applied
+    )
+    return Report(
+        model=name,
+        rulebook=plan.rulebook,
+        before=measure(model, before),
+        after=measure(converted, after),
+        sites=sites,
+        decisions=plan.decisions,
+        left_alone=plan.left_alone,
+        checks=checks,
+        proof=proof,
+        seconds=seconds,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
+def compare_models(name: str, model: nn.Module, before: Census, other: nn.Module, after: Census) -> Report:
+    """Compare any two models in total; no plan leads from one to the other."""
+    return Report(
+        model=name, rulebook="none", before=measure(model, before), after=measure(other, after), sites=(), decisions=()
+    )
