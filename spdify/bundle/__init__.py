@@ -1,6 +1,6 @@
 """The folder a conversion is saved to: weights, plan, report, ONNX; data and no code."""
 
-from spdify.bundle.folder import check_output, staged_folder
+from spdify.bundle.folder import check_output, staged_folder, write_text
 from spdify.bundle.reading import PLAN_FILE, is_bundle, read_record, read_report, read_weights
 from spdify.bundle.writing import write_bundle
 
@@ -13,4 +13,5 @@ __all__ = [
     "read_weights",
     "staged_folder",
     "write_bundle",
+    "write_text",
 ]

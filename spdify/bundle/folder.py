@@ -67,7 +67,7 @@ def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         raise write_error(folder, error) from error
     try:
         yield stage
-        stage.chmod(0o777 & ~_umask())  # mkdtemp gives the owner alone access
+        _open_up(stage)
         _put_in_place(stage, folder)
     except OSError as error:
         raise write_error(folder, error) from error
@@ -75,10 +75,13 @@ def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _umask() -> int:
+def _open_up(stage: Path) -> None:
+    """Give the usual permissions: mkdtemp and safetensors give the owner alone access."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    stage.chmod(0o777 & ~mask)
+    for path in stage.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _put_in_place(stage: Path, folder: Path) -> None:
@@ -95,6 +98,23 @@ def _put_in_place(stage: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(file: Path, text: str, *, overwrite: bool) -> None:
+    """Write a text file whole: beside its place first, then renamed.
+
+    Raises:
+        BundleError: It exists and may not be replaced, or cannot be written.
+    """
+    if file.exists() and not overwrite:
+        raise BundleError(f"cannot write {file}: it exists", hint="Choose another with -o FILE, or pass --overwrite.")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as stage:
+            part = Path(stage) / file.name
+            part.write_text(text, encoding="utf-8")
+            part.replace(file)
+    except OSError as error:
+        raise write_error(file, error) from error
 
 
 def write_error(folder: Path, error: Exception) -> BundleError:

@@ -55,6 +55,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     example_input: Example | None = None,
     options: BuildOptions | None = None,
     code: str | None = None,
+    stored: bool = True,
 ) -> Report:
     """Compare a model with its conversion, or with another model.
 
@@ -67,11 +68,12 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         example_input: Tensors that the models take; needed for modules.
         options: How to build sources.
         code: For a bundle of somebody's own network, the source that builds the original.
+        stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
 
     Raises:
         SpdifyError: A model cannot be opened, traced or run.
     """
-    if other is None and not isinstance(model, nn.Module) and is_bundle(model):
+    if stored and other is None and not isinstance(model, nn.Module) and is_bundle(model):
         return read_report(Path(model))
     first = open_model(model, options=options, example_input=example_input, code=code)
     if other is None:

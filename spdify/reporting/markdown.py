@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from spdify.reporting.figures import change, quantity, shape
@@ -46,8 +47,8 @@ def report_markdown(report: Report) -> str:
         lines += _table(["path", "operator", "reason"], rows, numbers_from=3)
     if report.checks:
         lines += ["", f"## Checks (proof level {report.proof})", ""]
-        rows = [(c.name, c.outcome, *check_figures(c), c.detail) for c in report.checks]
-        lines += _table(["check", "outcome", "figure", "allowed", "detail"], rows, numbers_from=2)
+        rows = [(c.name, c.outcome, c.detail, *check_figures(c)) for c in report.checks]
+        lines += _table(["check", "outcome", "detail", "figure", "allowed"], rows, numbers_from=3)
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +71,7 @@ def check_figures(check: Check) -> tuple[str, str]:
     def text(number: float | None) -> str:
         if number is None:
             return ""
-        return f"{number:.0f}" if number == int(number) and abs(number) >= 1 else f"{number:.1e}"
+        return f"{number:.0f}" if math.isfinite(number) and number == int(number) else f"{number:.1e}"
 
     return text(check.value), text(check.tolerance)
 

@@ -1,0 +1,5 @@
+"""`python -m spdify`."""
+
+from spdify.cli import main
+
+main()

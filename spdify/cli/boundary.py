@@ -1,0 +1,48 @@
+"""The one place where faults become messages and exit codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from spdify.cli.terminal import SETTINGS, error_console
+from spdify.errors import ExitCode, SpdifyError
+
+if TYPE_CHECKING:
+    from typer import Context
+
+
+class SpdifyGroup(TyperGroup):
+    """Command group that ends with a clear message and the right exit code whatever a command raises."""
+
+    def invoke(self, ctx: Context) -> Any:  # noqa: ANN401 - the type of the base class  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)  # type: ignore[arg-type]
+        except SpdifyError as error:
+            _tell(error.message, error.hint)
+            raise typer.Exit(int(error.exit_code)) from error
+        except KeyboardInterrupt as error:
+            _tell("interrupted; nothing was left half-written", "")
+            raise typer.Exit(int(ExitCode.INTERRUPTED)) from error
+        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+            raise
+        except Exception as error:
+            if SETTINGS.debug:
+                raise
+            kind = type(error).__name__
+            _tell(f"spdify failed unexpectedly: {kind}: {error}", "Run again with --debug and report the traceback.")
+            raise typer.Exit(int(ExitCode.ERROR)) from error
+
+
+def _tell(message: str, hint: str) -> None:
+    """Write a message to stderr; with --debug the traceback too."""
+    console = error_console()
+    if SETTINGS.debug:
+        console.print_exception()
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    if hint:
+        console.print(hint, markup=False, highlight=False, soft_wrap=True)

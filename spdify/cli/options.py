@@ -1,0 +1,106 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spdify.cli.terminal import SETTINGS
+
+if TYPE_CHECKING:
+    from spdify.sources import BuildOptions
+
+MODEL_HELP = (
+    "A timm name (resnet50), torchvision:NAME (tv:NAME), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
+    "package.module:FACTORY, or a folder that spdify wrote."
+)
+WEIGHTS, SHAPE, SAYING = "Model and weights", "Model and weights", "Output"
+
+
+def _set_quiet(value: bool) -> bool:  # noqa: FBT001 - typer calls it so
+    SETTINGS.quiet = value
+    return value
+
+
+def _set_verbose(value: bool) -> bool:  # noqa: FBT001
+    SETTINGS.verbose = value
+    return value
+
+
+def _set_debug(value: bool) -> bool:  # noqa: FBT001
+    SETTINGS.debug = value
+    return value
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Download the registry's weights (default: random).", rich_help_panel=WEIGHTS)
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Weights: safetensors, or a torch file (weights only).", rich_help_panel=WEIGHTS),
+]
+NumClasses = Annotated[int | None, typer.Option(metavar="N", help="Outputs of the classifier.", rich_help_panel=SHAPE)]
+InChans = Annotated[int | None, typer.Option(metavar="N", help="Input channels.", rich_help_panel=SHAPE)]
+ModelKwargs = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Argument of the constructor; repeat for more.", rich_help_panel=SHAPE),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(metavar="C,H,W", help="Input size without the batch (default: the model's own).", rich_help_panel=SHAPE),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random weights and of the proofs.", rich_help_panel=SHAPE)]
+Code = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FACTORY",
+        help="For a folder made from code of your own: what builds the original network.",
+        rich_help_panel=SHAPE,
+    ),
+]
+Rules = Annotated[str, typer.Option("--rules", "-r", metavar="NAME|FILE", help="Rulebook: see `spdify rules list`.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="RULE.PARAM=VALUE", help="Change a rule's parameter; repeat for more."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but results and faults.", callback=_set_quiet, rich_help_panel=SAYING)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="One line per step.", callback=_set_verbose, rich_help_panel=SAYING)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, rich_help_panel=SAYING)
+]
+
+
+def build_options(  # noqa: PLR0913 - one per option
+    *,
+    pretrained: bool,
+    checkpoint: Path | None,
+    num_classes: int | None,
+    in_chans: int | None,
+    model_kwargs: list[str] | None,
+    input_size: str | None,
+    seed: int,
+) -> BuildOptions:
+    """Put the options of the command line together.
+
+    Raises:
+        UsageError: One of them cannot be read, or two contradict each other.
+    """
+    from spdify.sources import BuildOptions, parse_input_size, parse_model_kwargs  # noqa: PLC0415 - imports PyTorch
+
+    return BuildOptions(
+        pretrained=pretrained,
+        checkpoint=checkpoint,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        model_kwargs=parse_model_kwargs(model_kwargs or []),
+        input_size=None if input_size is None else parse_input_size(input_size),
+        seed=seed,
+    )

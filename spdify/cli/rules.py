@@ -1,0 +1,75 @@
+"""`spdify rules`: what rulebooks there are, what they say, and whether one is sound."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from spdify.cli import options as o
+from spdify.cli.terminal import output_console
+
+rules_app = typer.Typer(no_args_is_help=True, help="List, show and check rulebooks.")
+
+Book = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A rulebook.")]
+
+
+@rules_app.command("list")
+def list_rules(as_json: o.Json = False, debug: o.Debug = False) -> None:
+    """List the rulebooks that spdify brings."""
+    from spdify.rulebook import list_rulebooks, load_rulebook
+
+    books = [load_rulebook(name) for name in list_rulebooks()]
+    if as_json:
+        _echo([{"name": b.name, "summary": b.summary, "source": str(b.source), "rules": len(b.rules)} for b in books])
+        return
+    table = Table("rulebook", "rules", "summary", "source", box=None, header_style="bold")
+    for book in books:
+        table.add_row(book.name, str(len(book.rules)), book.summary, str(book.source))
+    output_console().print(table)
+
+
+@rules_app.command("show")
+def show_rules(book: Book, as_json: o.Json = False, debug: o.Debug = False) -> None:
+    """Print a rulebook's rules, with every parameter, also those that it leaves at their defaults."""
+    from spdify.engine import bind
+    from spdify.rulebook import load_rulebook
+
+    rulebook = load_rulebook(book)
+    rewrites = bind(rulebook)
+    if as_json:
+        _echo(rulebook)
+        return
+    console = output_console()
+    console.print(f"[bold]{rulebook.name}[/]: {rulebook.summary}")
+    console.print(f"source: {rulebook.source}\n")
+    table = Table("rule", "matches", "rewrite", "parameters", box=None, header_style="bold")
+    for rule in rulebook.rules:
+        wanted = rule.match.model_dump(exclude_none=True)
+        matches = ", ".join(f"{key}={_short(value)}" for key, value in wanted.items()) or "every site"
+        params = rewrites[rule.name].params.model_dump() if rule.name in rewrites else {}
+        text = ", ".join(f"{key}={value}" for key, value in params.items()) or rule.reason
+        table.add_row(rule.name, matches, rule.rewrite, text)
+    console.print(table)
+
+
+@rules_app.command("check")
+def check_rules(book: Book, debug: o.Debug = False) -> None:
+    """Read a rulebook, its rules, rewrites and parameters; say what is wrong, or that it is sound."""
+    from spdify.engine import bind
+    from spdify.rulebook import load_rulebook
+
+    rulebook = load_rulebook(book)
+    bind(rulebook)
+    output_console().print(f"{book}: {len(rulebook.rules)} rules, sound")
+
+
+def _short(value: object) -> str:
+    return "|".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _echo(value: object) -> None:
+    from pydantic_core import to_json
+
+    typer.echo(to_json(value, indent=2).decode())
