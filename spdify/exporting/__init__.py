@@ -1,0 +1,9 @@
+"""ONNX files of converted models, each compared with the PyTorch model before it bears its final name."""
+
+from __future__ import annotations
+
+from spdify.exporting.examples import MakeInputs
+from spdify.exporting.export import export_onnx
+from spdify.exporting.options import OnnxOptions
+
+__all__ = ["MakeInputs", "OnnxOptions", "export_onnx"]

@@ -1,0 +1,73 @@
+"""Whether the batch size stays open in the ONNX file, and whose doing it is where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spdify.errors import ExportError
+from spdify.exporting.examples import TRACED_BATCH
+from spdify.exporting.program import export_program
+from spdify.records import Check
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.onnx import ONNXProgram
+
+    from spdify.exporting.examples import Examples
+
+CHECK_NAME = "dynamic batch"
+FIXED_BATCH = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A program, not optimised, and what became of its batch axis.
+
+    Attributes:
+        program: The program.
+        dynamic: Whether it takes any batch size; otherwise it takes 1.
+        check: Whether conversion kept the batch open: failed where the original's batch is open and the converted
+            model's is not.
+    """
+
+    program: ONNXProgram
+    dynamic: bool
+    check: Check
+
+
+def export_batch(model: nn.Module, original: nn.Module | None, examples: Examples, opset: int) -> Exported:
+    """Export with an open batch; where that fails, with batch 1, and find out whether the original fails alike.
+
+    Args:
+        model: The converted model.
+        original: The model before conversion, or None where there is none to ask.
+        examples: Inputs for both.
+        opset: Version of the operator set.
+
+    Raises:
+        ExportError: The model does not export with batch 1 either.
+    """
+    try:
+        program = export_program(model, examples, opset=opset, batch=TRACED_BATCH, dynamic=True)
+    except ExportError as fault:
+        fixed = export_program(model, examples, opset=opset, batch=FIXED_BATCH, dynamic=False)
+        return Exported(fixed, dynamic=False, check=_blame(original, examples, opset, fault.message))
+    return Exported(program, dynamic=True, check=Check(name=CHECK_NAME, outcome="passed"))
+
+
+def _blame(original: nn.Module | None, examples: Examples, opset: int, why: str) -> Check:
+    """Say whether the conversion (failed) or the original (nothing to hold the conversion to) fixes the batch."""
+    if original is None:
+        detail = f"batch fixed at {FIXED_BATCH}, and no original to tell whether conversion is the cause: {why}"
+        return Check(name=CHECK_NAME, outcome="not run", detail=detail)
+    try:
+        # All the way to ONNX: a batch that ends up in an attribute (CondConv's groups) traces but does not translate.
+        export_program(original, examples, opset=opset, batch=TRACED_BATCH, dynamic=True)
+    except ExportError as fault:
+        detail = (
+            f"batch fixed at {FIXED_BATCH}; the original does not export with an open batch either: {fault.message}"
+        )
+        return Check(name=CHECK_NAME, outcome="not run", detail=detail)
+    detail = f"the original exports with an open batch, the converted model does not: {why}"
+    return Check(name=CHECK_NAME, outcome="failed", detail=detail)

@@ -1,0 +1,164 @@
+"""From a converted model to an ONNX file that was compared with it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from spdify.errors import ExportError
+from spdify.exporting import files
+from spdify.exporting.batch import FIXED_BATCH, export_batch
+from spdify.exporting.examples import Examples, MakeInputs
+from spdify.exporting.options import OnnxOptions
+from spdify.exporting.program import optimise
+from spdify.exporting.quiet import quiet
+from spdify.exporting.runtime import Run, compare_file, reference_outputs
+from spdify.exporting.weights import WeightsError, tie, with_weights
+from spdify.records import Check, OnnxRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor, nn
+    from torch.onnx import ONNXProgram
+
+    from spdify.exporting.batch import Exported
+
+BATCHES = (1, 3)
+PERTURBED = "onnx perturbed weights"
+HINT = "Leave the file out with `--no-onnx`, or try another `--opset`."
+
+
+def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
+    model: nn.Module,
+    folder: Path,
+    *,
+    make_inputs: MakeInputs,
+    original: nn.Module | None = None,
+    perturbed: Mapping[str, Tensor] | None = None,
+    options: OnnxOptions | None = None,
+) -> OnnxRecord:
+    """Write `model` to `folder` as ONNX and compare the file with it in ONNX Runtime.
+
+    The file is `model.onnx` when no check failed and at least one comparison passed, else `model.unverified.onnx`;
+    never both. Weights of more than 1.8 GB go to a file beside it (`….onnx.data`). The checks:
+
+    - `dynamic batch`: the batch axis is open. Where it is not, batch 1 is written, and the check says whether the
+      conversion is the cause (failed) or the original is no different (not run).
+    - `onnx checker`: the file follows the standard.
+    - `onnx batch 1`, `onnx batch 3`: largest error of any output, relative to its largest magnitude.
+    - `onnx perturbed weights`: the same for the program with the `perturbed` weights in it. Not run where there are
+      none, where they do not map onto the program, and where PyTorch's own outputs overflow with them.
+
+    Args:
+        model: The converted model: in eval mode, float32, on the CPU. Left in the same mode and state.
+        folder: Where the file goes; created if need be. ONNX files of an earlier export there are removed.
+        make_inputs: Gives example inputs (args, kwargs) for a batch size.
+        original: The model before conversion, in the same condition; asked only when the batch comes out fixed.
+        perturbed: Full state dict with weights that leave no branch of the network without effect.
+        options: Opset, tolerance and seed; the defaults where None.
+
+    Returns:
+        Name of the file, opset, whether the batch is open, and the checks.
+
+    Raises:
+        ExportError: The model is not in the condition asked for, or cannot be traced or translated.
+    """
+    options = options or OnnxOptions()
+    require_exportable(model)
+    files.clear(folder)
+    with quiet():
+        try:
+            return _Export(model, folder, Examples(make_inputs, options.seed), options).run(original, perturbed)
+        except ExportError as fault:
+            raise ExportError(f"cannot export {type(model).__name__} to ONNX: {fault.message}", hint=HINT) from fault
+
+
+def require_exportable(model: nn.Module) -> None:
+    """Insist on eval mode and on float32 on the CPU: that is what is compared.
+
+    Raises:
+        ExportError: The model is in another condition.
+    """
+    name = type(model).__name__
+    if model.training:
+        raise ExportError(f"cannot export {name}: expected eval mode, got train mode.", hint="Call `.eval()` first.")
+    for path, tensor in model.state_dict().items():
+        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise ExportError(
+                f"cannot export {name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device} (`{path}`).",
+                hint='Call `.float().to("cpu")` first.',
+            )
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export: what its steps share."""
+
+    model: nn.Module
+    folder: Path
+    examples: Examples
+    options: OnnxOptions
+
+    def run(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None) -> OnnxRecord:
+        """Export, write, compare, and name the file by the outcome."""
+        exported = export_batch(self.model, original, self.examples, self.options.opset)
+        # First, while the program is as translated.
+        twin = self._perturbed_check(exported, perturbed)
+        optimise(exported.program)
+        path = files.write(exported.program.model, self.folder)
+        comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
+        checks = (exported.check, files.check_file(path), *comparisons)
+        if _holds(checks, comparisons):
+            path = files.mark_verified(path)
+        return OnnxRecord(
+            file=path.name,
+            opset=self.options.opset,
+            dynamic_batch=exported.dynamic,
+            note="" if exported.dynamic else f"takes batch {FIXED_BATCH} only",
+            checks=checks,
+        )
+
+    def _batch_checks(self, path: Path, *, dynamic: bool) -> list[Check]:
+        """Compare on the model's own weights; at batch 1 only where the file takes no other."""
+        batches = BATCHES if dynamic else (FIXED_BATCH,)
+        torch_model = partial(reference_outputs, self.model)
+        runs = [Run(f"onnx batch {batch}", self.examples.at(batch), torch_model) for batch in batches]
+        checks = compare_file(path, runs, self.options.tolerance)
+        why = f"the file takes batch {FIXED_BATCH} only"
+        rest = [Check(name=f"onnx batch {b}", outcome="not run", detail=why) for b in BATCHES if b not in batches]
+        return checks + rest
+
+    def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
+        """Compare on other weights, in a copy of the program."""
+        if perturbed is None:
+            return Check(name=PERTURBED, outcome="not run", detail="no perturbed weights were given")
+        try:
+            weights = tie(self.model, perturbed)
+            program = with_weights(exported.program, self.model, weights)
+        except WeightsError as fault:
+            return Check(name=PERTURBED, outcome="not run", detail=str(fault))
+        example = self.examples.at(BATCHES[-1] if exported.dynamic else FIXED_BATCH)
+        expected = reference_outputs(self.model, example, weights)
+        if not all(np.isfinite(out).all() for out in expected):
+            detail = "PyTorch's own outputs are not finite with the perturbed weights"
+            return Check(name=PERTURBED, outcome="not run", detail=detail)
+        return self._run_scratch(program, Run(PERTURBED, example, lambda _: expected))
+
+    def _run_scratch(self, program: ONNXProgram, run: Run) -> Check:
+        """Optimise the copy as the real one will be, and run it from a file that is gone afterwards."""
+        optimise(program)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".onnx-") as scratch:
+            return compare_file(files.write_scratch(program.model, Path(scratch)), [run], self.options.tolerance)[0]
+
+
+def _holds(checks: Iterable[Check], comparisons: Iterable[Check]) -> bool:
+    """Tell whether nothing failed and something was in fact compared."""
+    return all(c.outcome != "failed" for c in checks) and any(c.outcome == "passed" for c in comparisons)

@@ -1,0 +1,94 @@
+"""From an nn.Module to an ONNX program in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from spdify.errors import ExportError
+from spdify.exporting.examples import BATCH_AXIS
+from spdify.exporting.snapshot import preserved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+    from torch.onnx import ONNXProgram
+
+    from spdify.exporting.examples import Examples
+
+LONGEST_REASON = 240
+# File and line of the code that was traced: paths of one machine, and a third of a small file.
+_TRACE_KEY = "pkg.torch.onnx.stack_trace"
+
+
+def export_program(model: nn.Module, examples: Examples, *, opset: int, batch: int, dynamic: bool) -> ONNXProgram:
+    """Trace `model` and translate it; the program is not optimised, so that its initializers are the state dict's.
+
+    The two steps of `torch.onnx.export` are taken apart: as one, it answers a batch that the model fixes by tracing
+    again with that batch, without a word, and a model that cannot be traced at all by tracing it in a second way.
+
+    Args:
+        model: In eval mode on the CPU; left as it was.
+        examples: Inputs to trace with.
+        opset: Version of the operator set.
+        batch: Batch size to trace at.
+        dynamic: Whether the batch axis stays open.
+
+    Raises:
+        ExportError: The model cannot be traced or translated, or its batch comes out fixed where it should be open.
+    """
+    example = examples.at(batch)
+    try:
+        with preserved(model), torch.no_grad():
+            shapes = examples.dynamic_shapes(model, example) if dynamic else None
+            traced = torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
+        program = torch.onnx.export(traced, dynamo=True, optimize=False, opset_version=opset, verbose=False)
+    except Exception as fault:
+        # Whatever the model's code, torch.export, the translations and the version converter may raise.
+        raise ExportError(reason(fault)) from fault
+    if program is None or program.model.opset_imports.get("") != opset:
+        raise ExportError(f"the exporter does not write opset {opset} for this model")
+    if dynamic:
+        _name_batch(program, examples.batched())
+    return program
+
+
+def optimise(program: ONNXProgram) -> None:
+    """Fold constants and batch norm, in place, and drop what names the files of this machine.
+
+    Raises:
+        ExportError: The optimiser fails on the program.
+    """
+    try:
+        program.optimize()
+    except Exception as fault:
+        raise ExportError(f"the optimiser of onnxscript fails: {reason(fault)}") from fault
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop(_TRACE_KEY, None)
+
+
+def reason(fault: BaseException) -> str:
+    """Give the root cause of a fault in one line: exporters wrap it in advice of their own, several times over."""
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    lines = [line.strip(" -") for line in str(fault).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Constraints violated"):
+        lines = lines[1:]  # The next line says which one, and the value.
+    text = f"{type(fault).__name__}: {lines[0]}" if lines else type(fault).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+
+
+def _name_batch(program: ONNXProgram, batched: Sequence[bool]) -> None:
+    """Call the open axis `batch`; tracing numbers it.
+
+    Raises:
+        ExportError: An input's batch came out fixed.
+    """
+    for value, open_axis in zip(program.model.graph.inputs, batched, strict=True):
+        axis = value.shape[0] if open_axis and value.shape is not None else None
+        if isinstance(axis, int):
+            raise ExportError(f"the batch of input `{value.name}` comes out fixed at {axis}")
+        if axis is not None and axis.value != BATCH_AXIS:
+            program.rename_axes({axis: BATCH_AXIS})

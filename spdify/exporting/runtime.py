@@ -1,0 +1,104 @@
+"""An ONNX file in ONNX Runtime, and the checks that run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from spdify.exporting.comparison import compare
+from spdify.exporting.examples import tensors_in
+from spdify.exporting.program import reason
+from spdify.exporting.snapshot import preserved
+from spdify.records import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from spdify.exporting.examples import Example
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of both sides.
+
+    Attributes:
+        name: Name of the check.
+        example: Inputs of both.
+        reference: Gives PyTorch's outputs for them.
+    """
+
+    name: str
+    example: Example
+    reference: Callable[[Example], list[Array]]
+
+
+class OnnxModel:
+    """An ONNX file, ready to run on the CPU with ONNX Runtime's own optimisations, as users run it."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file at `path`; its external data, if any, lies beside it."""
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY  # What goes wrong is raised as well.
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, example: Example) -> list[Array]:
+        """Give all outputs, in order.
+
+        Raises:
+            ValueError: The file takes another number of inputs.
+        """
+        # By position: an input that is also an output changes its name on the way.
+        names = [value.name for value in self._session.get_inputs()]
+        return [np.asarray(out) for out in self._session.run(None, dict(zip(names, example.arrays, strict=True)))]
+
+
+def reference_outputs(model: nn.Module, example: Example, weights: Mapping[str, Tensor] | None = None) -> list[Array]:
+    """Run PyTorch, with other `weights` where given; the model is left as it was."""
+    with preserved(model), torch.no_grad():
+        if weights is None:
+            out = model(*example.args, **example.kwargs)
+        else:
+            out = torch.func.functional_call(model, dict(weights), example.args, example.kwargs)
+    return [tensor.detach().numpy() for tensor in tensors_in(out)]
+
+
+def compare_file(path: Path, runs: Iterable[Run], tolerance: float) -> list[Check]:
+    """Compare one file with PyTorch on several examples.
+
+    Args:
+        path: The ONNX file.
+        runs: What to run it on.
+        tolerance: Largest relative error that is taken for rounding.
+
+    Returns:
+        One check per run; a file that cannot be loaded or run fails it.
+    """
+    runs = tuple(runs)
+    try:
+        onnx_model = OnnxModel(path)
+    except Exception as fault:  # noqa: BLE001 - onnxruntime derives its faults from Exception, one by one
+        why = f"ONNX Runtime does not load the file: {reason(fault)}"
+        return [Check(name=run.name, outcome="failed", tolerance=tolerance, detail=why) for run in runs]
+    return [_compare_run(onnx_model, run, tolerance) for run in runs]
+
+
+def _compare_run(onnx_model: OnnxModel, run: Run, tolerance: float) -> Check:
+    """Run both sides once; PyTorch's own faults are not ours to catch."""
+    expected = run.reference(run.example)
+    try:
+        found = onnx_model(run.example)
+    except Exception as fault:  # noqa: BLE001 - see above
+        why = f"ONNX Runtime does not run the file: {reason(fault)}"
+        return Check(name=run.name, outcome="failed", tolerance=tolerance, detail=why)
+    return compare(run.name, expected, found, tolerance)
