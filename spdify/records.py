@@ -112,7 +112,7 @@ class Site(Record):
         operation: Empty for a called module; else what is called and where, `forward:max_pool2d:0`.
         operator: What it computes, without the number of axes.
         type_name: Class of the module, or name of the function.
-        geometry: Kernel, stride and so on; None for a slice whose geometry is its steps (see `calls`).
+        geometry: Kernel, stride and so on; a slice has kernel 1 and its steps as stride.
         calls: Shapes of each call in one forward pass.
         aliases: Other paths at which the same module is registered.
         modes: Modes in which the site is run.
@@ -251,7 +251,7 @@ class Source(Record):
     spec: str
     kind: Literal["timm", "torchvision", "hf-hub", "local-dir", "code", "object"]
     name: str
-    kwargs: dict[str, ParamValue | None | list[ParamValue]] = Field(default_factory=dict)
+    kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
     num_classes: int | None = None
     weights: str = "random"
     preprocessing: Preprocessing | None = None
@@ -281,8 +281,10 @@ class Measure(Record):
 
     Attributes:
         params: Number of parameters.
-        macs: Multiply-accumulate operations of one forward pass; 1 MAC = 2 FLOPs, counted as `torch.utils.flop_counter`.
-        activation_bytes: Bytes of all operator outputs (views not counted) of one forward pass, in the example's dtype.
+        macs: Multiply-accumulate operations of one forward pass; 1 MAC = 2 FLOPs, counted as
+            `torch.utils.flop_counter` does.
+        activation_bytes: Bytes of all operator outputs (views not counted) of one forward pass, in the example's
+            dtype.
         weight_bytes: Bytes of the state dict.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from spdify.blocks.phases import scatter_taps, split_axis
+from spdify.blocks.phases import check_pool_padding, per_axis, scatter_taps, split_axis
 from spdify.blocks.spd_conv import AxisPadding, Form, aligned_conv
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class SPDAvgPool(nn.Module):
 
     Args:
         channels: Channels of the input and the output.
-        kernel_size: Window, per axis.
-        stride: Step of the window, per axis.
-        padding: Positions of zero padding on either side, per axis.
+        kernel_size: Window; a number (two axes) or one per axis.
+        stride: Step of the window; default the kernel.
+        padding: Positions of zero padding on either side.
         ceil_mode: As in `torch.nn.AvgPool2d`.
         count_include_pad: As in `torch.nn.AvgPool2d`.
         divisor_override: As in `torch.nn.AvgPool2d`.
@@ -86,14 +86,17 @@ class SPDAvgPool(nn.Module):
 
     Attributes:
         weight: (channels, s₁·s₂…, *K), 1 / window size (or 1 / divisor_override) at the window's taps at the start.
+
+    Raises:
+        ValueError: Padding above half the kernel, or an input is smaller than the window.
     """
 
     def __init__(  # noqa: PLR0913 - a pool's arguments
         self,
         channels: int,
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
         *,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
@@ -103,18 +106,23 @@ class SPDAvgPool(nn.Module):
         """Make the block as the pool it stands for."""
         super().__init__()
         self.in_channels = self.out_channels = channels
-        self.kernel_size, self.stride = tuple(kernel_size), tuple(stride)
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        dims = len(self.kernel_size)
+        self.stride = self.kernel_size if stride is None else per_axis(stride, dims)
+        pads = per_axis(padding, dims)
+        check_pool_padding(self.kernel_size, pads)
         self.divisor_override = divisor_override
         self.axes = [
-            split_axis(k, s, p, 1, ceil_mode=ceil_mode) for k, s, p in zip(kernel_size, stride, padding, strict=True)
+            split_axis(k, s, p, 1, ceil_mode=ceil_mode)
+            for k, s, p in zip(self.kernel_size, self.stride, pads, strict=True)
         ]
         self.scale = tuple(axis.scale for axis in self.axes)
         self.padding = tuple(axis.padding for axis in self.axes)
         self.form: Form = form
         # With a fixed divisor, and where no window can leave the counted area, there is nothing to mend.
         self.window: PoolWindow | None = None
-        if divisor_override is None and (ceil_mode or (any(padding) and not count_include_pad)):
-            self.window = PoolWindow(self.kernel_size, self.stride, tuple(padding), count_include_pad)
+        if divisor_override is None and (ceil_mode or (any(pads) and not count_include_pad)):
+            self.window = PoolWindow(self.kernel_size, self.stride, pads, count_include_pad)
         kernel = tuple(axis.kernel for axis in self.axes)
         self.weight = nn.Parameter(torch.empty(channels, math.prod(self.scale), *kernel))
         self.reset_parameters()

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
+from spdify.blocks.phases import per_axis
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,7 +35,8 @@ def space_to_depth(x: Tensor, scale: Sequence[int]) -> Tensor:
     """
     if all(s == 1 for s in scale):
         return x
-    if len(scale) == 2 and scale[0] == scale[1]:  # noqa: PLR2004 - two axes
+    # PyTorch's own gives an empty batch back as it was.
+    if len(scale) == 2 and scale[0] == scale[1] and x.shape[0] != 0:  # noqa: PLR2004 - two axes
         return F.pixel_unshuffle(x, scale[0])
     dims = len(scale)
     blocks = [part for size, s in zip(x.shape[2:], scale, strict=True) for part in (size // s, s)]
@@ -51,11 +54,10 @@ def _output_size(x: Tensor, kernel: Sequence[int], scale: Sequence[int], padding
     """Positions per axis that come out of the window."""
     spatial = x.shape[2:]
     out = [
-        (n + low + high - k * s) // s + 1
-        for n, k, s, (low, high) in zip(spatial, kernel, scale, padding, strict=True)
+        (n + low + high - k * s) // s + 1 for n, k, s, (low, high) in zip(spatial, kernel, scale, padding, strict=True)
     ]
     if any(size < 1 for size in out):
-        msg = f"input of {tuple(spatial)} positions is smaller than the window of the block: output would be {tuple(out)}"
+        msg = f"input of {tuple(spatial)} positions is smaller than the block's window: output would be {tuple(out)}"
         raise ValueError(msg)
     return out
 
@@ -75,9 +77,7 @@ def strided_weight(weight: Tensor, scale: Sequence[int]) -> Tensor:
     channels = weight.shape[1] // math.prod(scale)
     split = weight.reshape(weight.shape[0], channels, *scale, *kernel)
     order = [0, 1] + [axis for i in range(dims) for axis in (2 + dims + i, 2 + i)]
-    return split.permute(order).reshape(
-        weight.shape[0], channels, *(k * s for k, s in zip(kernel, scale, strict=True))
-    )
+    return split.permute(order).reshape(weight.shape[0], channels, *(k * s for k, s in zip(kernel, scale, strict=True)))
 
 
 def aligned_conv(  # noqa: PLR0913 - a convolution's arguments
@@ -102,7 +102,9 @@ def aligned_conv(  # noqa: PLR0913 - a convolution's arguments
             (low, s * (o + k - 1) - n - low)
             for n, o, k, s, (low, _) in zip(spatial, out, kernel, scale, padding, strict=True)
         ]
-        return conv(F.pad(x, flat_padding(pads)), strided_weight(weight, scale), bias, stride=tuple(scale), groups=groups)
+        return conv(
+            F.pad(x, flat_padding(pads)), strided_weight(weight, scale), bias, stride=tuple(scale), groups=groups
+        )
     remainder = [(0, -n % s) for n, s in zip(spatial, scale, strict=True)]
     if any(high for _, high in remainder):
         x = F.pad(x, flat_padding(remainder))
@@ -134,6 +136,20 @@ def spd_conv(  # noqa: PLR0913 - a convolution's arguments
     return aligned_conv(x, weight, bias, scale, padding, groups, form)
 
 
+def check_groups(in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise `ValueError` unless the groups have equal shares of the channels."""
+    if in_channels % groups or out_channels % groups:
+        msg = f"cannot split {in_channels} → {out_channels} channels into {groups} groups"
+        raise ValueError(msg)
+
+
+def check_low_padding(padding: Sequence[AxisPadding], scale: Sequence[int]) -> None:
+    """Raise `ValueError` unless the low padding is made of whole blocks, the same number of them in both forms."""
+    if len(padding) != len(scale) or any(low < 0 or low % s for (low, _), s in zip(padding, scale, strict=True)):
+        msg = f"low padding must be a multiple of the scale {tuple(scale)}, got {tuple(padding)}"
+        raise ValueError(msg)
+
+
 class SPDConv(nn.Module):
     """Space-to-depth, then a convolution with stride 1, in one, two or three dimensions.
 
@@ -144,13 +160,13 @@ class SPDConv(nn.Module):
         out_channels: Channels of the output.
         kernel_size: K, taps of the convolution over blocks; one number or one per axis.
         scale: s, block size; a number (two axes) or one per axis.
-        padding: Per axis (low, high) zero positions around the input, in input positions. Low is a multiple of the scale;
-            high may be negative (a crop). Default: K // 2 blocks on either side, and sizes that the scale does not divide
-            are rounded up.
+        padding: Per axis (low, high) zero positions around the input, in input positions. Low is a multiple of the
+            scale; high may be negative (a crop). Default: K // 2 blocks on either side, and sizes that the scale does
+            not divide are rounded up.
         groups: Groups of the convolution. Channel-major phases keep each group's channels together.
         bias: Whether to add a learnable bias.
         margin: Positions padded by `padding_mode` on either side before everything else.
-        padding_mode: `reflect`, `replicate` or `circular`, for `margin`.
+        padding_mode: `reflect`, `replicate` or `circular` with a margin, `zeros` without.
         form: `space_to_depth` or `strided`: two ways to compute the same numbers.
 
     Shape:
@@ -164,6 +180,9 @@ class SPDConv(nn.Module):
     Raises:
         ValueError: Arguments do not fit together, or an input is smaller than the window.
     """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(  # noqa: PLR0913 - a convolution's arguments
         self,
@@ -181,22 +200,23 @@ class SPDConv(nn.Module):
     ) -> None:
         """Make the block with weights drawn as `torch.nn.Conv2d` draws them."""
         super().__init__()
-        if in_channels % groups or out_channels % groups:
-            msg = f"cannot split {in_channels} → {out_channels} channels into {groups} groups"
-            raise ValueError(msg)
+        check_groups(in_channels, out_channels, groups)
         self.scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
         dims = len(self.scale)
-        self.kernel_size = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.kernel_size = per_axis(kernel_size, dims)
         if padding is None:
             padding = [(k // 2 * s, k // 2 * s + s - 1) for k, s in zip(self.kernel_size, self.scale, strict=True)]
         self.padding = tuple((low, high) for low, high in padding)
-        if any(low < 0 or low % s for (low, _), s in zip(self.padding, self.scale, strict=True)):
-            msg = f"low padding must be a multiple of the scale {self.scale}, got {self.padding}"
+        check_low_padding(self.padding, self.scale)
+        if len(margin) not in {0, dims} or any(margin) != (padding_mode != "zeros"):
+            msg = f"a margin has one entry per axis and needs a padding_mode, got {tuple(margin)} and {padding_mode!r}"
             raise ValueError(msg)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.margin, self.padding_mode = tuple(margin), padding_mode
         self.form: Form = form
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups * math.prod(self.scale), *self.kernel_size))
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups * math.prod(self.scale), *self.kernel_size)
+        )
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.reset_parameters()
 

@@ -1,12 +1,12 @@
 """Max pooling as SPD → a tournament of grouped convolutions and PReLUs.
 
-max(a, b) = (a + b) / 2 + |a - b| / 2. A grouped convolution gives the half sum and the half difference of each pair of taps; a
-PReLU with slope 1 passes the sum, with slope -1 takes the difference's absolute value; the next convolution adds the two
-and pairs the winners again. After ceil(log₂ taps) rounds one value per channel is left: the maximum.
+max(a, b) = (a + b) / 2 + |a - b| / 2. A grouped convolution gives the half sum and the half difference of each pair of
+taps; a PReLU with slope 1 passes the sum, with slope -1 takes the difference's absolute value; the next convolution
+adds the two and pairs the winners again. After ceil(log₂ taps) rounds one value per channel is left: the maximum.
 
-Padding with the edge value plays the part of -inf: with dilation 1 and padding at most half the kernel, the edge lies inside
-every window that reaches past it. Limits: an infinite input gives NaN, and the rounding is that of the larger operand
-(float32 max(-1e8, 1) gives 0).
+Padding with the edge value plays the part of -inf: with dilation 1 and padding at most half the kernel, the edge lies
+inside every window that reaches past it. Limits: an infinite input gives NaN, and the rounding is that of the larger
+operand (float32 max(-1e8, 1) gives 0).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
-from spdify.blocks.phases import Phases, split_axis
+from spdify.blocks.phases import Phases, check_pool_padding, per_axis, split_axis
 from spdify.blocks.spd_conv import flat_padding, space_to_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-CONV_TYPES: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV_TYPES: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @torch.fx.wrap
@@ -37,7 +37,7 @@ def window_phases(
     """Pad with the edge value, then move phases to channels, so that every window is `kernel` blocks wide.
 
     Args:
-        x: (N, C, *spatial).
+        x: (N, C, *spatial) or (C, *spatial), which becomes a batch of one.
         scale: Block size per axis.
         kernel: Blocks per window and axis.
         padding: Positions of padding below, per axis.
@@ -48,14 +48,13 @@ def window_phases(
     """
     dims = len(scale)
     if x.dim() == dims + 1:
-        return window_phases(x.unsqueeze(0), scale, kernel, padding, excess).squeeze(0)
+        x = x.unsqueeze(0)
     out = [(n + e) // s + 1 for n, e, s in zip(x.shape[2:], excess, scale, strict=True)]
     if any(size < 1 for size in out):
         msg = f"input of {tuple(x.shape[2:])} positions is smaller than the pool's window"
         raise ValueError(msg)
     pads = [
-        (p, (o + k - 1) * s - n - p)
-        for n, o, k, s, p in zip(x.shape[2:], out, kernel, scale, padding, strict=True)
+        (p, (o + k - 1) * s - n - p) for n, o, k, s, p in zip(x.shape[2:], out, kernel, scale, padding, strict=True)
     ]
     crop = [(0, min(high, 0)) for _, high in pads]
     grow = [(low, max(high, 0)) for low, high in pads]
@@ -66,57 +65,67 @@ def window_phases(
     return space_to_depth(x, scale)
 
 
+@torch.fx.wrap
+def batched_like(y: Tensor, x: Tensor) -> Tensor:
+    """Take the batch of one from `y` again where `x` had none: PReLU needs a batch to find the channels."""
+    return y if x.dim() == y.dim() else y.squeeze(0)
+
+
 class SPDMaxPool(nn.Module):
     """Max pooling as space-to-depth and a tournament of convolutions and PReLUs, which training may change.
 
     Args:
         channels: Channels of the input and the output.
-        kernel_size: Window, per axis.
-        stride: Step of the window, per axis.
-        padding: Positions of padding on either side, per axis.
-        dilation: Distance between taps, per axis; must be 1 where there is padding or ceil_mode.
+        kernel_size: Window; a number (two axes) or one per axis.
+        stride: Step of the window; default the kernel.
+        padding: Positions of padding on either side.
+        dilation: Distance between taps; must be 1 where there is padding or ceil_mode.
         ceil_mode: As in `torch.nn.MaxPool2d`.
 
     Shape:
         Input (N, C, *spatial) or (C, *spatial), output with the sizes of the pool.
 
     Attributes:
-        tournament: Grouped convolutions (no bias) and PReLUs in turn; 231 weights per channel for a 3×3 window with stride 2.
+        tournament: Grouped convolutions (no bias) and PReLUs in turn; 231 weights per channel for a 3×3 window with
+            stride 2.
 
     Raises:
-        ValueError: Dilation with padding or ceil_mode, where the edge value may lie outside a window.
+        ValueError: Dilation with padding or ceil_mode, where the edge value may lie outside a window; padding above
+            half the kernel; or an input is smaller than the window.
     """
 
     def __init__(  # noqa: PLR0913 - a pool's arguments
         self,
         channels: int,
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
-        dilation: Sequence[int],
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
         *,
         ceil_mode: bool = False,
     ) -> None:
         """Make the block as the pool it stands for."""
         super().__init__()
-        if any(d != 1 for d in dilation) and (ceil_mode or any(padding)):
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        dims = len(self.kernel_size)
+        self.stride = self.kernel_size if stride is None else per_axis(stride, dims)
+        self.padding, dilations = per_axis(padding, dims), per_axis(dilation, dims)
+        check_pool_padding(self.kernel_size, self.padding)
+        if any(d != 1 for d in dilations) and (ceil_mode or any(self.padding)):
             msg = "edge padding cannot stand for -inf in a dilated window: use no padding and ceil_mode=False"
             raise ValueError(msg)
         self.in_channels = self.out_channels = channels
-        self.kernel_size, self.stride, self.padding = tuple(kernel_size), tuple(stride), tuple(padding)
         # The edge padding comes first and so the window starts at its own first tap.
-        self.axes = [split_axis(k, s, 0, d) for k, s, d in zip(kernel_size, stride, dilation, strict=True)]
+        windows = list(zip(self.kernel_size, self.stride, self.padding, dilations, strict=True))
+        self.axes = [split_axis(k, s, 0, d) for k, s, _, d in windows]
         self.scale = tuple(axis.scale for axis in self.axes)
         self.kernel = tuple(axis.kernel for axis in self.axes)
         self.excess = tuple(
             sum(axis.padding) - axis.kernel * axis.scale
-            for axis in (
-                split_axis(k, s, p, d, ceil_mode=ceil_mode)
-                for k, s, p, d in zip(kernel_size, stride, padding, dilation, strict=True)
-            )
+            for axis in (split_axis(k, s, p, d, ceil_mode=ceil_mode) for k, s, p, d in windows)
         )
         self.rounds = tournament_rounds(self.axes)
-        conv = CONV_TYPES[len(self.scale)]
+        conv = CONV_TYPES[dims]
         layers: list[nn.Module] = []
         for i, (weight, slopes) in enumerate(self.rounds):
             rows, columns, *taps = weight.shape
@@ -144,7 +153,8 @@ class SPDMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, *spatial) to (N, C, *out)."""
-        return self.tournament(window_phases(x, self.scale, self.kernel, self.padding, self.excess))  # type: ignore[no-any-return]
+        phases = window_phases(x, self.scale, self.kernel, self.padding, self.excess)
+        return batched_like(self.tournament(phases), x)
 
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""
@@ -159,7 +169,9 @@ def tournament_rounds(axes: Sequence[Phases]) -> list[tuple[Tensor, Tensor]]:
     players = _window_taps(axes)
     rounds = []
     while len(players) > 1:
-        rows, slopes, winners = [], [], []
+        rows: list[Tensor] = []
+        slopes: list[float] = []
+        winners: list[tuple[int, ...]] = []
         for first, second in zip(players[::2], players[1::2], strict=False):
             rows += [(first + second) / 2, (first - second) / 2]
             slopes += [1.0, -1.0]

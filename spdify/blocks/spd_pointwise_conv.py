@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from spdify.blocks.spd_conv import CONVOLUTIONS, AxisPadding, Form, aligned_conv
+from spdify.blocks.phases import per_axis
+from spdify.blocks.spd_conv import CONVOLUTIONS, AxisPadding, Form, aligned_conv, check_groups, check_low_padding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,16 +36,16 @@ def spd_pointwise_conv(  # noqa: PLR0913 - a convolution's arguments
 class SPDPointwiseConv(nn.Module):
     """Space-to-depth, a depthwise convolution over the phases, a 1×1 convolution over the channels.
 
-    With phase 0 picked it is a strided 1×1 convolution, for s₁·s₂… weights per input channel more instead of s₁·s₂… times
-    as many; training may then use the positions that the strided one never reads.
+    With phase 0 picked it is a strided 1×1 convolution, for s₁·s₂… weights per input channel more instead of s₁·s₂…
+    times as many; training may then use the positions that the strided one never reads.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        scale: Block size per spatial axis.
-        phase: Phase per axis that the depthwise part picks at the start.
-        padding: Per axis (low, high) zero positions around the input, in input positions; default none, with sizes that the
-            scale does not divide rounded up.
+        scale: Block size; a number (two axes) or one per spatial axis.
+        phase: Phase that the depthwise part picks at the start; a number or one per axis.
+        padding: Per axis (low, high) zero positions around the input, in input positions, low a multiple of the scale;
+            default none, with sizes that the scale does not divide rounded up.
         groups: Groups of the 1×1 convolution.
         bias: Whether the 1×1 convolution has a bias.
         form: How the depthwise part is computed; see `SPDConv`.
@@ -56,14 +57,21 @@ class SPDPointwiseConv(nn.Module):
         weight: (out_channels, in_channels / groups, 1, …), the strided convolution's own.
         bias: (out_channels,) or None.
         phase_weight: (in_channels, s₁·s₂…, 1, …), one-hot at the start.
+
+    Raises:
+        ValueError: Arguments do not fit together, or an input is smaller than the window.
     """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    phase_weight: nn.Parameter
 
     def __init__(  # noqa: PLR0913 - a convolution's arguments
         self,
         in_channels: int,
         out_channels: int,
-        scale: Sequence[int] = (2, 2),
-        phase: Sequence[int] = (0, 0),
+        scale: int | Sequence[int] = 2,
+        phase: int | Sequence[int] = 0,
         padding: Sequence[AxisPadding] | None = None,
         *,
         groups: int = 1,
@@ -72,9 +80,17 @@ class SPDPointwiseConv(nn.Module):
     ) -> None:
         """Make the block; the 1×1 weights are drawn as `torch.nn.Conv2d` draws them."""
         super().__init__()
+        check_groups(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.scale, self.phase = tuple(scale), tuple(phase)
-        self.padding = tuple((low, high) for low, high in padding) if padding else tuple((0, s - 1) for s in self.scale)
+        self.scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
+        self.phase = per_axis(phase, len(self.scale))
+        if any(not 0 <= r < s for r, s in zip(self.phase, self.scale, strict=True)):
+            msg = f"a phase lies between 0 and the scale {self.scale}, got {self.phase}"
+            raise ValueError(msg)
+        if padding is None:
+            padding = [(0, s - 1) for s in self.scale]
+        self.padding = tuple((low, high) for low, high in padding)
+        check_low_padding(self.padding, self.scale)
         self.form: Form = form
         ones = (1,) * len(self.scale)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *ones))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
-from spdify.graph.structure import fingerprint
+from spdify.graph.structure import detached_copy, fingerprint
 
 if TYPE_CHECKING:
     from spdify.records import Decision, Plan
@@ -25,25 +25,25 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         plan: The plan; nothing else is looked at, no rulebook either.
 
     Returns:
-        The converted model: the same class, in the same mode, dtype and device.
+        The converted model: the same class, in the same mode, dtype and device. What was frozen stays frozen: new
+        parameters are where the site's weight was, or, for a pool, where all parameters of the innermost module
+        around it that has any were.
 
     Raises:
         PlanError: The model is not the one that the plan was made for.
+        TraceError: The model holds something that cannot be copied.
     """
     check_fingerprint(model, plan)
-    converted = copy.deepcopy(model)
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    converted = detached_copy(model)
     # Meta blocks have no weights to copy into: the mapped tensors become theirs.
     weights = map_weights(model.state_dict(keep_vars=False), plan)
     rebuild(converted, plan)
-    for decision in plan.applied:
-        path = decision.site.path
+    for path, *_ in block_places(plan).values():
         block = converted.get_submodule(path)
-        start = f"{path}." if path else ""
-        own = {name.removeprefix(start): t for name, t in weights.items() if name.startswith(start)}
+        own = {name.removeprefix(f"{path}."): t for name, t in weights.items() if name.startswith(f"{path}.")}
         # A tensor that the rewrite passed on as it was still belongs to the original.
         block.load_state_dict({name: t.detach().clone() for name, t in own.items()}, assign=True)
-        _freeze(block, path, frozen)
+        _freeze(block, model, path)
     return converted
 
 
@@ -51,7 +51,8 @@ def check_fingerprint(model: nn.Module, plan: Plan) -> None:
     """Raise `PlanError` unless the model has the structure that the plan was made for."""
     found = fingerprint(model)
     if found != plan.fingerprint:
-        msg = f"cannot apply the plan to {type(model).__name__}: expected structure {plan.fingerprint[:12]}, got {found[:12]}"
+        name, planned = type(model).__name__, plan.fingerprint
+        msg = f"cannot apply the plan to {name}: expected structure {planned[:12]}, got {found[:12]}"
         raise PlanError(msg, hint="Build the model exactly as it was planned (name, classes, channels, image size).")
 
 
@@ -61,13 +62,14 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     Raises:
         PlanError: A site is not in the model.
     """
+    places = block_places(plan)
     for decision in plan.applied:
-        site = decision.site
-        old = _module_at(model, site.path)
+        paths = places.get(decision.site.path, ())
+        old = [_module_at(model, path) for path in paths]
         with torch.device("meta"):
             block = _build(decision)
-        block.train(old.training)
-        for path in (site.path, *site.aliases):
+        for path, module in zip(paths, old, strict=True):
+            block.train(module.training)
             _set_module(model, path, block)
 
 
@@ -97,10 +99,18 @@ def _set_module(model: nn.Module, path: str, block: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, block)
 
 
-def _freeze(block: nn.Module, path: str, frozen: set[str]) -> None:
-    """Carry `requires_grad=False` over: by name, and to the whole block where the site's weight is frozen."""
-    if f"{path}.weight" in frozen:
-        block.requires_grad_(requires_grad=False)
+def _freeze(block: nn.Module, model: nn.Module, path: str) -> None:
+    """Carry `requires_grad=False` over from the original `model` to the block that took the place of `path`."""
+    flags = {name: parameter.requires_grad for name, parameter in model.get_submodule(path).named_parameters()}
+    new = flags.get("weight", _surroundings_train(model, path))
     for name, parameter in block.named_parameters():
-        if f"{path}.{name}" in frozen:
-            parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(flags.get(name, new))
+
+
+def _surroundings_train(model: nn.Module, path: str) -> bool:
+    """Whether the innermost module around `path` that has parameters has one that is trained; True without any."""
+    while path:
+        path = path.rpartition(".")[0]
+        if flags := [parameter.requires_grad for parameter in model.get_submodule(path).parameters()]:
+            return any(flags)
+    return True

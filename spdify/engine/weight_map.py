@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.places import block_places, place_of
 from spdify.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from torch import Tensor
 
     from spdify.records import Decision, Plan
 
@@ -20,55 +21,55 @@ if TYPE_CHECKING:
 def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     """Turn a state dict of the original network into one of the converted network.
 
-    Works for any weights of the planned network: other checkpoints, averaged ones, tensors on the meta device. Entries of
-    untouched modules are passed on as they are, not copied.
+    Works for any weights of the planned network: other checkpoints, averaged ones, tensors on the meta device. Entries
+    of untouched modules are passed on as they are, not copied.
 
     Args:
         state: State dict of the network that the plan was made for.
         plan: The plan.
 
     Returns:
-        The converted network's state dict, new tensors in the dtype and on the device of those they stand for.
+        The converted network's state dict. New tensors have the dtype and device of those they stand for; a pool's,
+        which stand for none, those of the tensor with the nearest path.
 
     Raises:
         PlanError: The state dict lacks a site's tensors, or has them in another shape.
     """
-    default = _common_tensor(state)
-    replaced: dict[str, dict[str, Tensor]] = {}
+    places = block_places(plan)
+    waiting: dict[str, dict[str, Tensor]] = {}
     for decision in plan.applied:
-        for prefix in (decision.site.path, *decision.site.aliases):
-            replaced[prefix] = site_weights(state, decision, prefix, default)
+        for path in places.get(decision.site.path, ()):
+            waiting[path] = site_weights(state, decision, path)
+    replaced = set(waiting)
     mapped: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        prefix = key.rpartition(".")[0]
-        if prefix in replaced:
-            mapped.update(_named(prefix, replaced.pop(prefix)))
-        elif key not in mapped:
+        place = place_of(key.rpartition(".")[0], replaced)
+        if place is None:
             mapped[key] = tensor
-    for prefix, tensors in replaced.items():  # pools, which had no entries of their own
-        mapped.update(_named(prefix, tensors))
+        else:  # all that the old module had goes, also what the block has no use for
+            mapped.update(_below(place, waiting.pop(place, {})))
+    for path, tensors in waiting.items():  # pools, which had no entries of their own
+        mapped.update(_below(path, tensors))
     return mapped
 
 
-def site_weights(state: Mapping[str, Tensor], decision: Decision, prefix: str, default: Tensor) -> dict[str, Tensor]:
-    """Give the block's state dict for one site, which is registered at `prefix`."""
+def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> dict[str, Tensor]:
+    """Give the block's state dict for one site, which is registered at `path`."""
     site = decision.site
-    start = f"{prefix}." if prefix else ""
-    names = _tensor_shapes(decision)
     old = {}
-    for name, shape in names.items():
-        tensor = state.get(start + name)
+    for name, shape in _tensor_shapes(decision).items():
+        tensor = state.get(f"{path}.{name}")
         if tensor is None or tuple(tensor.shape) != shape:
             got = "none" if tensor is None else str(tuple(tensor.shape))
-            msg = f"cannot map {start}{name}: expected a tensor of shape {shape}, got {got}"
+            msg = f"cannot map {path}.{name}: expected a tensor of shape {shape}, got {got}"
             raise PlanError(msg, hint="The weights must be those of the network that the plan was made for.")
         old[name] = tensor
     if decision.rewrite is None:
         msg = f"cannot apply the decision on {site.name}: it names no rewrite"
         raise PlanError(msg, hint="The plan is damaged: make it again.")
     rewrite = make_rewrite(decision.rewrite, decision.params, where=f"the plan, site {site.name}")
-    like = next(iter(old.values()), default)
-    return {name: tensor.to(like) for name, tensor in rewrite.weights(site, old).items()}
+    like = old["weight"] if "weight" in old else _nearest_tensor(state, path)
+    return {name: tensor.to(old.get(name, like)) for name, tensor in rewrite.weights(site, old).items()}
 
 
 def _tensor_shapes(decision: Decision) -> dict[str, tuple[int, ...]]:
@@ -84,11 +85,21 @@ def _tensor_shapes(decision: Decision) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _named(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Put the path before each name; it is empty where the model itself is the site."""
-    return ((f"{prefix}.{name}" if prefix else name, tensor) for name, tensor in tensors.items())
+def _below(path: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Put the path before each name."""
+    return ((f"{path}.{name}", tensor) for name, tensor in tensors.items())
 
 
-def _common_tensor(state: Mapping[str, Tensor]) -> Tensor:
-    """Give a tensor whose dtype and device new weights take where the site had none: the first floating one."""
-    return next((t for t in state.values() if t.is_floating_point()), torch.empty(0))
+def _nearest_tensor(state: Mapping[str, Tensor], path: str) -> Tensor:
+    """Give the floating tensor that shares most of its path with `path`, the first of several.
+
+    A model may have parts in different dtypes or on different devices.
+    """
+    parts = path.split(".")
+    entries: Mapping[str, object] = state  # a module's extra state may be anything
+    floating = [(key, t) for key, t in entries.items() if isinstance(t, Tensor) and t.is_floating_point()]
+
+    def shared(entry: tuple[str, Tensor]) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(entry[0].split("."), parts, strict=False)))
+
+    return max(floating, key=shared, default=("", torch.empty(0)))[1]

@@ -1,68 +1,59 @@
 """The second eye: a real forward pass, watched at the operator level.
 
-Every aten convolution, pool and strided slice is noted with the module that runs it; on the way the cost of each operator is
-counted, multiply-accumulates by PyTorch's own formulas (`torch.utils.flop_counter`).
+Every aten convolution, pool and strided slice is noted with the module that runs it; on the way the cost of each
+operator is counted, multiply-accumulates by PyTorch's own formulas (`torch.utils.flop_counter`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedOperatorException,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from spdify.errors import TraceError
 from spdify.graph.operations import Operation
+from spdify.graph.owners import OwnerStack
 from spdify.graph.slices import SliceBook, Steps
-from spdify.graph.structure import fake_copy, fake_inputs
+from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
 from spdify.graph.windows import geometry_of, module_operator, per_axis
 from spdify.records import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch.utils.hooks import RemovableHandle
-
     from spdify.graph.operations import SeenOperator
     from spdify.records import Inputs, Mode
 
 aten = torch.ops.aten
+WINDOWS: tuple[tuple[SeenOperator, tuple[str, ...], tuple[Any, ...]], ...] = (
+    (
+        "max_pool",
+        ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+        (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.max_pool1d, aten.max_pool2d, aten.max_pool3d),
+    ),
+    (
+        "avg_pool",
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+        (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d),
+    ),
+    (
+        "adaptive_pool",
+        (),
+        (
+            aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_avg_pool1d,  # noqa: SLF001 - aten names
+            aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
+        ),
+    ),
+)  # fmt: skip
 #: Operators with the names of their arguments after the input (and, for a convolution, weight and bias).
 POOLS: dict[Any, tuple[SeenOperator, tuple[str, ...]]] = {
-    op: (operator, names)
-    for operator, names, ops in (
-        (
-            "max_pool",
-            ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-            (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.max_pool1d, aten.max_pool2d, aten.max_pool3d),
-        ),
-        (
-            "avg_pool",
-            ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
-            (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d),
-        ),
-        (
-            "adaptive_pool",
-            (),
-            (
-                aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_avg_pool1d,  # noqa: SLF001
-                aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
-            ),
-        ),
-    )
-    for op in ops
-}  # fmt: skip
+    op: (operator, names) for operator, names, ops in WINDOWS for op in ops
+}
 
 
 @dataclass
@@ -73,7 +64,6 @@ class Census:
         operations: Convolutions with a stride, pools and spatial slices, in the order in which they ran.
         macs: Multiply-accumulates by owner path.
         activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
-        seen_float32: Owners that made float32 numbers from float64 ones (only asked for in a float64 run).
     """
 
     operations: list[Operation] = field(default_factory=list)
@@ -86,43 +76,12 @@ class Census:
         return sum(self.macs.values())
 
 
-class OwnerStack:
-    """Knows which module is running, by forward hooks."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Hook every module of `model`; the first of several paths names a shared one."""
-        self._stack: list[tuple[str, nn.Module]] = [("", model)]
-        self._handles: list[RemovableHandle] = []
-        for path, module in model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
-            self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
-
-    def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
-        def enter(module: nn.Module, _args: object) -> None:
-            self._stack.append((path, module))
-
-        return enter
-
-    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
-        self._stack.pop()
-
-    @property
-    def current(self) -> tuple[str, nn.Module]:
-        """Path and module of the innermost running module."""
-        return self._stack[-1]
-
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-
-
-class CensusMode(TorchDispatchMode):
+class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Dispatch mode that fills a `Census`."""
 
     def __init__(self, owners: OwnerStack) -> None:
         """Count for the module that `owners` says is running."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.census = Census()
         self.slices = SliceBook()
         self._owners = owners
@@ -132,7 +91,7 @@ class CensusMode(TorchDispatchMode):
     def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
@@ -193,7 +152,8 @@ class CensusMode(TorchDispatchMode):
             if x.shape != out.shape:
                 return
         else:
-            steps = steps.then(axis % x.dim(), bound.get("start") or 0, step)
+            start = bound.get("start") or 0
+            steps = steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
         self._steps[id(out)] = (source, steps, shape)
         self._kept += [x, out]  # keeps the ids from being given to other tensors
         if step != 1 and steps.is_spatial:
@@ -214,39 +174,37 @@ def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1)
     Raises:
         TraceError: The forward pass fails.
     """
-    try:
-        return _run_census(model, inputs, mode=mode, batch=batch, fake=True)
-    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
-        return _run_census(model, inputs, mode=mode, batch=batch, fake=False)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return _run_census(model, inputs, mode=mode, batch=batch, fake=True)
+        except NEEDS_DATA:
+            return _run_census(model, inputs, mode=mode, batch=batch, fake=False)
 
 
 def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fake: bool) -> Census:
-    copied, fake_mode = fake_copy(model)
-    if not fake:
-        import copy  # noqa: PLC0415 - rare path
-
-        copied = copy.deepcopy(model)
-    copied.train(mode == "train")
-    owners = OwnerStack(copied)
-    args, kwargs = fake_inputs(inputs, fake_mode, batch=batch)
-    if not fake:
-        args = [torch.zeros(a.shape, dtype=a.dtype) for a in args]
-        kwargs = {name: torch.zeros(a.shape, dtype=a.dtype) for name, a in kwargs.items()}
-    counting = CensusMode(owners)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(fake_mode if fake else nullcontext())
-            stack.enter_context(counting)
+    with ExitStack() as stack:
+        if fake:
+            copied, fake_mode = fake_copy(model)
+            args, kwargs = fake_inputs(inputs, fake_mode, batch=batch)
+            stack.enter_context(fake_mode)
+        else:
+            copied = detached_copy(model).cpu()
+            args, kwargs = zero_inputs(inputs, batch=batch)
+        copied.train(mode == "train")
+        owners = OwnerStack(copied)
+        counting = CensusMode(owners)
+        stack.callback(owners.remove)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(counting)
+        try:
             copied(*args, **kwargs)
-    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(a.shape)) for a in [*args, *kwargs.values()])
-        msg = f"cannot run {type(model).__name__} on {shapes} in {mode} mode, at {owners.current[0] or 'the top'}: {error}"
-        raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
-    finally:
-        owners.remove()
+        except NEEDS_DATA:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(a.shape)) for a in [*args, *kwargs.values()])
+            where = owners.failed_at or "the top"
+            msg = f"cannot run {type(model).__name__} on {shapes} in {mode} mode, at {where}: {error}"
+            raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
     census = counting.census
     census.operations += counting.slices.operations()
     return census

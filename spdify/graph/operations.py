@@ -1,7 +1,7 @@
 """One operator as either eye sees it, and the predicate that says whether it is downsampling.
 
-Both eyes (the torch.fx trace and the census of a real forward pass) describe what they see as an `Operation`; `judge` alone
-says what becomes a site. So a disagreement between the eyes is one about what runs, not about what counts.
+Both eyes (the torch.fx trace and the census of a real forward pass) describe what they see as an `Operation`; `judge`
+alone says what becomes a site. So a disagreement between the eyes is one about what runs, not about what counts.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Operation:
 def judge(operation: Operation) -> str:
     """Say why an operation is no site; `SITE` (empty) when it is one.
 
-    A site is an operator whose windows step over its input: a convolution, pool or slice with a stride above 1 along a spatial
-    axis, unless it pools the whole map or loses nothing. Adaptive pools and stride-1 pools stay.
+    A site is an operator whose windows step over its input: a convolution, pool or slice with a stride above 1 along a
+    spatial axis, unless it pools the whole map or loses nothing. Adaptive pools and stride-1 pools stay.
     """
     geometry, call = operation.geometry, operation.call
     spatial_in, spatial_out = call.input[-geometry.dims :], call.output[-geometry.dims :]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import nn
-from torch.nn.utils import parametrize
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from spdify.graph.census import Census, take_census
+from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
 from spdify.graph.trace import Trace, trace_model
-from spdify.graph.windows import module_operator
+from spdify.graph.windows import module_geometry
 from spdify.records import Call, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from spdify.records import Inputs
+    from torch import nn
+
+    from spdify.records import Inputs, Operator
 
 MODES: tuple[Mode, ...] = ("eval", "train")
 TRAIN_BATCH = 2  # batch norm cannot train on one value per channel
@@ -57,23 +57,26 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         batch = TRAIN_BATCH if mode == "train" else 1
         censuses[mode] = take_census(model, inputs, mode=mode, batch=batch)
         traces[mode] = trace_model(model, inputs, mode=mode, batch=batch)
-        seen[mode], disagreement = _compare(traces[mode], censuses[mode], mode)
+        seen[mode], disagreement = _compare(model, traces[mode], censuses[mode], mode)
         both += disagreement
-    facts = _ModuleFacts(model, traces["eval"].reads | traces["train"].reads)
+    facts = ModuleFacts(model, traces["eval"].reads | traces["train"].reads)
     sites = _sites(seen, facts, censuses["eval"])
     left = [op for op in seen["eval"] if judge(op) != SITE]
     return Survey(sites, _left_alone(left), tuple(both), censuses["eval"])
 
 
-def _compare(trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation], list[str]]:
+def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation], list[str]]:
     """Give what the trace saw, with what only the census saw behind it, and the disagreements in words."""
     by_trace = Counter(op.key for op in trace.operations)
     by_census = Counter(op.key for op in census.operations)
     words = []
     extra = []
     for op in _surplus(census.operations, by_trace):
-        reason = next((r for path, r in trace.unopened.items() if f"{op.owner}.".startswith(f"{path}.")), None)
-        if reason is None and judge(op) == SITE:
+        closed = next((path for path in trace.unopened if f"{op.owner}.".startswith(f"{path}.")), None)
+        if closed is not None:
+            extra.append(_hidden(model, op, closed))
+            continue
+        if judge(op) == SITE:
             words.append(f"{mode}: the forward pass runs {op.description}, the trace does not show it")
         extra.append(op)
     words += [
@@ -82,6 +85,18 @@ def _compare(trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation],
         if judge(op) == SITE
     ]
     return trace.operations + extra, words
+
+
+def _hidden(model: nn.Module, op: Operation, composite: str) -> Operation:
+    """Describe an operator inside a composite that the trace could not open.
+
+    The window of a called module is read from the module: a reflecting convolution pads before the operator
+    that the census sees.
+    """
+    if not op.called:
+        return replace(op, inside=composite)
+    geometry = module_geometry(model.get_submodule(op.owner), op.operator, op.call.input, op.call.output)
+    return replace(op, inside=composite, geometry=geometry)
 
 
 def _surplus(operations: Iterable[Operation], known: Counter[tuple[object, ...]]) -> list[Operation]:
@@ -96,62 +111,7 @@ def _surplus(operations: Iterable[Operation], known: Counter[tuple[object, ...]]
     return surplus
 
 
-class _ModuleFacts:
-    """What makes replacing a module unsafe, and under which names it is registered."""
-
-    def __init__(self, model: nn.Module, reads: set[str]) -> None:
-        self._modules = dict(model.named_modules())
-        self._reads = reads
-        self.paths: dict[int, list[str]] = defaultdict(list)
-        self._holders: dict[int, list[str]] = defaultdict(list)
-        for path, module in model.named_modules(remove_duplicate=False):
-            self.paths[id(module)].append(path)
-        for path, module in model.named_modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                self._holders[id(parameter)].append(f"{path}.{name}")
-
-    def aliases(self, path: str) -> tuple[str, ...]:
-        """Other names of the module at `path`."""
-        return tuple(p for p in self.paths[id(self._modules[path])] if p != path)
-
-    def obstacles(self, path: str) -> tuple[str, ...]:
-        """Reasons not to replace the called module at `path`."""
-        module = self._modules[path]
-        found = []
-        if parametrize.is_parametrized(module):
-            found.append("its weight is parametrized (torch.nn.utils.parametrize)")
-        elif (own := _own_forward(module)) is not None:
-            found.append(own)
-        if module._forward_pre_hooks or module._forward_hooks:  # noqa: SLF001 - torch has no public list of hooks
-            found.append("it has forward hooks (old weight norm, pruning, or your own)")
-        if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
-            found.append("it has backward hooks")
-        if getattr(module, "return_indices", False):
-            found.append("it returns indices")
-        for name, parameter in module.named_parameters(recurse=False):
-            others = [holder for holder in self._holders[id(parameter)] if holder != f"{path}.{name}"]
-            if others:
-                found.append(f"its {name} is shared with {', '.join(others)}")
-            if f"{path}.{name}" in self._reads:
-                found.append(f"its {name} is read from outside the module")
-        return tuple(found)
-
-
-def _own_forward(module: nn.Module) -> str | None:
-    """Say that a subclass computes something of its own; None when it is the torch.nn class in other clothes."""
-    kind = type(module)
-    base = next(
-        (b for b in kind.__mro__ if b.__module__.startswith("torch.nn.modules.") and module_operator(module) is not None),
-        None,
-    )
-    if base is None or kind is base:
-        return None
-    if any(name in vars(k) for k in kind.__mro__[: kind.__mro__.index(base)] for name in ("forward", "_conv_forward")):
-        return f"{kind.__name__} computes more than {base.__name__} (its own forward)"
-    return None
-
-
-def _sites(seen: dict[Mode, list[Operation]], facts: _ModuleFacts, census: Census) -> tuple[Site, ...]:
+def _sites(seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
     for mode in MODES:
@@ -168,26 +128,34 @@ def _sites(seen: dict[Mode, list[Operation]], facts: _ModuleFacts, census: Censu
     return tuple(_site(name, calls, facts, census) for name, calls in groups.items())
 
 
-def _site(name: str, calls: list[tuple[Mode, Operation]], facts: _ModuleFacts, census: Census) -> Site:
+def _site(name: str, calls: list[tuple[Mode, Operation]], facts: ModuleFacts, census: Census) -> Site:
     first = calls[0][1]
     modes = tuple(mode for mode in MODES if any(m == mode for m, _ in calls))
-    shapes = tuple(op.call for mode, op in calls if mode == modes[0])
+    shapes = tuple(_at_batch_1(op.call, mode) for mode, op in calls if mode == modes[0])
     obstacles = facts.obstacles(first.owner) if first.called else ()
     if any(op.geometry != first.geometry for _, op in calls):
         obstacles += ("it runs with different windows or channel counts from call to call, or from mode to mode",)
     return Site(
         path=first.owner,
         operation="" if first.called else name.split("#", 1)[1],
-        operator=first.operator,  # type: ignore[arg-type] - an adaptive pool is no site
+        operator=cast("Operator", first.operator),  # an adaptive pool is no site
         type_name=first.type_name,
         geometry=first.geometry,
-        calls=tuple(Call(input=(1, *c.input[1:]), output=(1, *c.output[1:])) for c in shapes),
+        calls=shapes,
         aliases=facts.aliases(first.owner) if first.called else (),
         modes=modes,
         inside=first.inside,
         obstacles=obstacles,
         macs=census.macs.get(first.owner, 0) if first.called else 0,
     )
+
+
+def _at_batch_1(call: Call, mode: Mode) -> Call:
+    """Give the shapes for a batch of one; frames or patches that the model folds into the batch stay."""
+    if mode == "eval":
+        return call
+    first, out = (shape[0] // TRAIN_BATCH or 1 for shape in (call.input, call.output))
+    return Call(input=(first, *call.input[1:]), output=(out, *call.output[1:]))
 
 
 def _left_alone(operations: Iterable[Operation]) -> tuple[LeftAlone, ...]:

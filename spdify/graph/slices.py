@@ -26,8 +26,18 @@ class Steps:
         return len(self.axes) >= MIN_STEPPED_AXES and self.axes[0][0] > 0
 
     def then(self, axis: int, start: int, step: int) -> Steps:
-        """Add the slice of one more axis."""
-        return Steps(tuple(sorted((*self.axes, (axis, start, step)))))
+        """Add a slice of the result along one axis, which may have been sliced before."""
+        axes = {a: (first, s) for a, first, s in self.axes}
+        before, stride = axes.get(axis, (0, 1))
+        axes[axis] = (before + stride * start, stride * step)
+        return Steps(tuple((a, *axes[a]) for a in sorted(axes)))
+
+    def joined(self, later: Steps) -> Steps:
+        """Add all slices of `later`, taken of this one's result."""
+        steps = self
+        for axis, start, step in later.axes:
+            steps = steps.then(axis, start, step)
+        return steps
 
 
 @dataclass
@@ -41,7 +51,9 @@ class SliceGroup:
         steps = self.found[0][1].axes
         starts = {tuple(start % step for _, start, step in s.axes) for _, s, _, _ in self.found}
         lossless = len(starts) == math.prod(step for _, _, step in steps)
-        return [_as_operation(owner, s, shape, lossless=lossless, inside=inside) for owner, s, shape, inside in self.found]
+        return [
+            _as_operation(owner, s, shape, lossless=lossless, inside=inside) for owner, s, shape, inside in self.found
+        ]
 
 
 class SliceBook:
@@ -61,20 +73,49 @@ class SliceBook:
         return [operation for group in self._groups.values() for operation in group.operations()]
 
 
-def steps_of_index(index: object, dims: int) -> Steps | None:
-    """Read the steps of `x[index]` for x with `dims` axes; None when nothing is stepped over or it is no plain slice."""
+def steps_of_index(index: object, shape: Shape) -> tuple[Steps, Shape, bool] | None:
+    """Read the steps of `x[index]`; None when nothing is stepped over or a tensor takes part.
+
+    PyTorch works through an index from left to right, so what stands before a step decides which
+    tensor is stepped over.
+
+    Args:
+        index: What stands in the brackets.
+        shape: Of x.
+
+    Returns:
+        The steps, the shape of the tensor that is stepped over, and whether that is x itself.
+    """
     items = list(index) if isinstance(index, tuple) else [index]
-    if not all(item is Ellipsis or isinstance(item, slice) for item in items):
+    if not all(item is Ellipsis or item is None or type(item) in {slice, int} for item in items):
         return None
     if Ellipsis in items:
         at = items.index(Ellipsis)
-        items[at : at + 1] = [slice(None)] * (dims - len(items) + 1)
-    axes = []
-    for axis, item in enumerate(items):
-        start, step = (item.start, item.step) if isinstance(item, slice) else (None, None)
-        if isinstance(step, int) and step > 1 and isinstance(start, int | None):
-            axes.append((axis, start or 0, step))
-    return Steps(tuple(axes)) if axes else None
+        used = sum(item is not None for item in items) - 1
+        items[at : at + 1] = [slice(None)] * (len(shape) - used)
+    current, steps, axis, whole = list(shape), Steps(()), 0, True
+    for item in items:
+        if isinstance(item, slice) and isinstance(item.step, int) and item.step > 1:
+            start = item.start or 0
+            steps = steps.then(axis, start + current[axis] if start < 0 else start, item.step)
+        elif (sizes := _other_sizes(item, current[axis] if axis < len(current) else 0)) is not None:
+            if steps.is_spatial:
+                break
+            steps, whole = Steps(()), False
+            current[axis : axis + (item is not None)] = sizes
+            axis += len(sizes) - 1
+        axis += 1
+    return (steps, tuple(current), whole) if steps.axes else None
+
+
+def _other_sizes(item: object, size: int) -> tuple[int, ...] | None:
+    """Give what a new axis, a picked position or a crop leaves of an axis; None where the axis stays as it is."""
+    if item is None:
+        return (1,)
+    if not isinstance(item, slice):
+        return ()
+    left = len(range(*slice(item.start, item.stop).indices(size)))
+    return (left,) if left != size else None
 
 
 def _as_operation(owner: str, steps: Steps, shape: Shape, *, lossless: bool, inside: str) -> Operation:

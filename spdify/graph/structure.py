@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 
 from spdify.errors import TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from spdify.records import Inputs
+    from spdify.records import Inputs, InputSpec
+
+#: What fake tensors raise where a forward pass asks for numbers.
+NEEDS_DATA = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+#: Attributes of convolutions, pools and norms that change what they compute and show in no tensor's shape.
+WINDOW_ATTRIBUTES = (
+    "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "ceil_mode", "count_include_pad",
+    "divisor_override", "output_size", "num_groups",
+)  # fmt: skip
 
 
 def _held_tensors(value: object) -> Iterator[Tensor]:
@@ -37,10 +51,34 @@ def _all_tensors(model: nn.Module) -> Iterator[Tensor]:
                 yield from _held_tensors(value)
 
 
-def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
-    """Copy a model with every tensor replaced by a fake one; no weight is copied.
+def _copy_with(model: nn.Module, copy_tensor: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Copy a model, its tensors by `copy_tensor`; deepcopy alone refuses cached tensors with a gradient history."""
+    memo: dict[int, Any] = {}
+    for tensor in _all_tensors(model):
+        if id(tensor) in memo:
+            continue
+        copied = copy_tensor(tensor.detach())
+        if isinstance(tensor, nn.Parameter):
+            copied = nn.Parameter(copied, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = copied
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        msg = f"cannot copy {type(model).__name__}: {error}"
+        raise TraceError(msg, hint="Every attribute of the model must survive copy.deepcopy.") from error
 
-    Cached tensors in plain attributes are replaced too: such a cache with a gradient history cannot be deep-copied.
+
+def detached_copy(model: nn.Module) -> nn.Module:
+    """Copy a model with its weights; unlike copy.deepcopy, also after a forward pass whose results it keeps.
+
+    Raises:
+        TraceError: The model holds something that cannot be copied.
+    """
+    return _copy_with(model, torch.Tensor.clone)
+
+
+def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
+    """Copy a model with every tensor replaced by a fake one on the CPU, wherever it lives; no weight is copied.
 
     Returns:
         The copy, and the mode under which to run it.
@@ -49,34 +87,33 @@ def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
         TraceError: The model holds something that cannot be copied.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    memo: dict[int, Any] = {}
-    for tensor in _all_tensors(model):
-        if id(tensor) in memo:
-            continue
-        fake: Tensor = mode.from_tensor(tensor.detach(), static_shapes=True)
-        if isinstance(tensor, nn.Parameter):
-            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = fake
-    try:
-        return copy.deepcopy(model, memo), mode
-    except Exception as error:
-        msg = f"cannot copy {type(model).__name__}: {error}"
-        raise TraceError(msg, hint="Every attribute of the model must survive copy.deepcopy.") from error
+
+    def fake(tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            return mode.from_tensor(tensor, static_shapes=True)
+        with mode:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+    return _copy_with(model, fake), mode
 
 
 def fake_inputs(inputs: Inputs, mode: FakeTensorMode, *, batch: int) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Make fake inputs of these shapes with `batch` as the first size."""
+    with mode:
+        return zero_inputs(inputs, batch=batch)
 
-    def one(shape: tuple[int, ...], dtype: str) -> Tensor:
-        with mode:
-            return torch.empty((batch, *shape[1:]), dtype=getattr(torch, dtype))
 
-    args = [one(spec.shape, spec.dtype) for spec in inputs.args]
-    return args, {name: one(spec.shape, spec.dtype) for name, spec in inputs.kwargs.items()}
+def zero_inputs(inputs: Inputs, *, batch: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Make inputs of zeros with `batch` as the first size."""
+
+    def one(spec: InputSpec) -> Tensor:
+        return torch.zeros((batch, *spec.shape[1:]), dtype=getattr(torch, spec.dtype), device="cpu")
+
+    return [one(spec) for spec in inputs.args], {name: one(spec) for name, spec in inputs.kwargs.items()}
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash the structure: path and class of every module, name and shape of every tensor; no weights, no sizes of inputs.
+    """Hash path, class and window of every module, name and shape of every tensor; no weights, no sizes of inputs.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -84,10 +121,9 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for path, module in model.named_modules(remove_duplicate=False):
         digest.update(f"{path}:{type(module).__name__}\n".encode())
-        stride = getattr(module, "stride", None)
-        if isinstance(stride, (int, tuple)):
-            window = [getattr(module, name, None) for name in ("kernel_size", "padding", "dilation", "groups")]
-            digest.update(f"{stride} {window}\n".encode())
+        window = {name: getattr(module, name, None) for name in WINDOW_ATTRIBUTES}
+        plain = {k: v for k, v in window.items() if isinstance(v, (int, str, tuple))}
+        digest.update(f"{plain}\n".encode())
     for name, tensor in model.state_dict().items():
         shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         digest.update(f"{name}:{shape}\n".encode())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spdify.graph.operations import SeenOperator
 
 TRANSPOSED = conv_modules._ConvTransposeNd  # noqa: SLF001 - torch gives the base classes no public name
+LP_POOL = pool_modules._LPPoolNd  # noqa: SLF001 - an average pool between two powers
 MODULE_OPERATORS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], SeenOperator], ...] = (
     (conv_modules._ConvNd, "conv"),  # noqa: SLF001
     (pool_modules._MaxPoolNd, "max_pool"),  # noqa: SLF001
@@ -26,22 +27,23 @@ MODULE_OPERATORS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], See
 )
 
 #: Functions that a trace may show, with operator and number of spatial axes.
+FUNCTION_STEMS: tuple[tuple[SeenOperator, str], ...] = (
+    ("conv", "conv{}d"),
+    ("max_pool", "max_pool{}d"),
+    ("max_pool", "max_pool{}d_with_indices"),
+    ("max_pool", "_max_pool{}d"),
+    ("avg_pool", "avg_pool{}d"),
+    ("adaptive_pool", "adaptive_avg_pool{}d"),
+    ("adaptive_pool", "adaptive_max_pool{}d"),
+    ("adaptive_pool", "_adaptive_max_pool{}d"),
+)
 FUNCTION_OPERATORS: dict[Callable[..., Any], tuple[SeenOperator, int]] = {
     target: (operator, dims)
-    for operator, stem in (
-        ("conv", "conv{}d"),
-        ("max_pool", "max_pool{}d"),
-        ("max_pool", "max_pool{}d_with_indices"),
-        ("max_pool", "_max_pool{}d"),
-        ("avg_pool", "avg_pool{}d"),
-        ("adaptive_pool", "adaptive_avg_pool{}d"),
-        ("adaptive_pool", "adaptive_max_pool{}d"),
-        ("adaptive_pool", "_adaptive_max_pool{}d"),
-    )
+    for operator, stem in FUNCTION_STEMS
     for dims in (1, 2, 3)
     for space in (F, torch)
     if (target := getattr(space, stem.format(dims), None)) is not None
-}  # type: ignore[assignment]
+}
 
 ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
     "conv": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
@@ -72,7 +74,7 @@ def dims_of(x: Shape, window: Sequence[int] | int | None, default: int) -> int:
     """Spatial axes of an operator on an input of this shape."""
     if isinstance(window, (tuple, list)) and len(window) > 1:
         return len(window)
-    return default if default else len(x) - 2
+    return default or len(x) - 2
 
 
 def geometry_of(  # noqa: PLR0913 - the arguments of the operators themselves
@@ -130,8 +132,9 @@ def module_geometry(module: nn.Module, operator: SeenOperator, input_shape: Shap
     found = {name: getattr(module, name) for name in names if hasattr(module, name)}
     if operator == "conv":
         found["bias"] = getattr(module, "bias", None) is not None
-    digits = [c for base in type(module).__mro__ for c in base.__name__ if c in "123" and base.__module__.startswith("torch.nn")]
-    dims = dims_of(input_shape, found.get("kernel_size"), int(digits[0]) if digits else 0)
+    names_of_torch = "".join(base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.nn"))
+    digit = next((int(c) for c in names_of_torch if c in "123"), 0)
+    dims = dims_of(input_shape, found.get("kernel_size"), digit)
     if operator == "adaptive_pool":
         found = {}
     return geometry_of(operator, dims, input_shape, output_shape, **found)

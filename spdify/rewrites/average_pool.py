@@ -1,12 +1,14 @@
-"""An average pool becomes SPD → depthwise convolution: a mean is a sum with equal weights (arXiv 2208.03641, section 3).
+"""An average pool becomes SPD → depthwise convolution: a mean is a sum with equal weights (arXiv 2208.03641, 3).
 
-Where padding is not counted, or ceil_mode lets windows reach past the edge, the sum is multiplied by the window's size over
-the number of positions that PyTorch counts there.
+Where padding is not counted, or ceil_mode lets windows reach past the edge, the sum is multiplied by the window's size
+over the number of positions that PyTorch counts there.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
+
+import torch
 
 from spdify.blocks import SPDAvgPool
 from spdify.records import Claim, Operator, Record
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 class ReplaceAveragePool(Rewrite[NoParams]):
     """Average pool → SPD and depthwise convolution, exact."""
 
-    summary: ClassVar[str] = "an average pool becomes SPD and a depthwise convolution with the same function (arXiv:2208.03641, 3)"
+    summary: ClassVar[str] = (
+        "an average pool becomes SPD and a depthwise convolution with the same function (arXiv:2208.03641, 3)"
+    )
     operators: ClassVar[frozenset[Operator]] = frozenset({"avg_pool"})
     params_type: ClassVar[type[Record]] = NoParams
 
@@ -41,4 +45,6 @@ class ReplaceAveragePool(Rewrite[NoParams]):
 
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - a pool has none
         """Give the window's mean as a depthwise weight."""
-        return {"weight": self.build(site).pool_weight()}
+        with torch.device("meta"):  # the layout is wanted, not a block
+            block = self.build(site)
+        return {"weight": block.pool_weight()}

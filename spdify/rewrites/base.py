@@ -49,6 +49,8 @@ class Rewrite(ABC, Generic[ParamsT]):
             return f"it replaces {' and '.join(sorted(self.operators))}, this is a {site.operator}"
         if site.operation:
             return "a functional call inside forward: only called modules are rewritten so far"
+        if not site.path:
+            return "the model itself: put it into a module of your own, such as torch.nn.Sequential(model)"
         if site.obstacles:
             return "; ".join(site.obstacles)
         return None

@@ -1,8 +1,8 @@
 """A max pool becomes SPD → a tournament of convolutions and PReLUs (exact), or SPD → one convolution (the paper's).
 
-Exact: max(a, b) = (a + b)/2 + |a - b|/2, see `spdify.blocks.spd_max_pool`. The paper (arXiv 2208.03641, section 3) puts SPD-Conv
-in the place of every pool: a convolution cannot take a maximum, so `form = "conv"` is approximate and starts as the mean of the
-window.
+Exact: max(a, b) = (a + b)/2 + |a - b|/2, see `spdify.blocks.spd_max_pool`. The paper (arXiv 2208.03641, section 3) puts
+SPD-Conv in the place of every pool: a convolution cannot take a maximum, so `form = "conv"` is approximate and starts
+as the mean of the window.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MaxPoolParams(Record):
-    """Parameters of `replace-max-pool`: `tournament` is exact, `conv` is the paper's, `keep` leaves max pools as they are."""
+    """Parameters of `replace-max-pool`: `tournament` is exact, `conv` the paper's, `keep` leaves max pools alone."""
 
     form: Literal["tournament", "conv", "keep"] = "tournament"
 
@@ -34,7 +34,10 @@ class MaxPoolParams(Record):
 class ReplaceMaxPool(Rewrite[MaxPoolParams]):
     """Max pool → SPD and a tournament, exact; or SPD and one convolution, approximate."""
 
-    summary: ClassVar[str] = "a max pool becomes SPD and a tournament of convolutions and PReLUs with the same function, or the paper's SPD-Conv"
+    summary: ClassVar[str] = (
+        "a max pool becomes SPD and a tournament of convolutions and PReLUs with the same function, "
+        "or the paper's SPD-Conv (arXiv:2208.03641, 3)"
+    )
     operators: ClassVar[frozenset[Operator]] = frozenset({"max_pool"})
     params_type: ClassVar[type[Record]] = MaxPoolParams
 
@@ -47,7 +50,11 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
         if (reason := super().check(site)) is not None:
             return reason
         window = site.geometry
-        if self.params.form == "tournament" and any(d != 1 for d in window.dilation) and (window.ceil_mode or any(window.padding)):
+        if (
+            self.params.form == "tournament"
+            and any(d != 1 for d in window.dilation)
+            and (window.ceil_mode or any(window.padding))
+        ):
             return f"dilation {window.dilation} with padding or ceil_mode: edge padding cannot stand for -inf there"
         return None
 
@@ -55,8 +62,11 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
         """Exact for the tournament, approximate for the convolution."""
         if self.params.form == "conv":
             return Claim(value="approximate", training="a convolution learns in the place of the maximum")
-        text = "same gradient for the input, but for ties (which of two equal taps gets it); the tournament's weights start to learn"
-        return Claim(value="exact", training=text)
+        return Claim(
+            value="exact",
+            training="same gradient for the input, but for ties (which of two equal taps gets it); "
+            "the tournament's weights start to learn",
+        )
 
     def _axes(self, site: Site) -> list[Phases]:
         window = site.geometry
@@ -76,7 +86,12 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
                 [axis.padding for axis in axes], bias=False,
             )  # fmt: skip
         return SPDMaxPool(
-            window.in_channels, window.kernel, window.stride, window.padding, window.dilation, ceil_mode=window.ceil_mode
+            window.in_channels,
+            window.kernel,
+            window.stride,
+            window.padding,
+            window.dilation,
+            ceil_mode=window.ceil_mode,
         )
 
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - a pool has none
@@ -86,6 +101,7 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
             mean = torch.eye(window.in_channels, dtype=torch.float64, device="cpu") / math.prod(window.kernel)
             taps = mean.reshape(*mean.shape, *[1] * window.dims).repeat(1, 1, *window.kernel)
             return {"weight": scatter_taps(taps, self._axes(site))}
-        block = self.build(site)
+        with torch.device("meta"):  # the layout is wanted: a real block would draw from the caller's random numbers
+            block = self.build(site)
         assert isinstance(block, SPDMaxPool)  # noqa: S101 - for the type checker
         return block.pool_weights()

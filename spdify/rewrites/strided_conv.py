@@ -1,8 +1,9 @@
 """A strided convolution becomes an SPD-Conv that computes the same function (arXiv 2208.03641, section 3).
 
-With weight W[o, c, u], stride s, padding p and dilation d, tap u reads position s·i + d·u - p. Writing d·u - p = s·q + r makes it
-tap q of phase r: the SPD-Conv's weight is W scattered to those places and zero elsewhere (`spdify.blocks.phases`). A 1×1
-convolution may instead become SPD → depthwise (one-hot, picks its phase) → the same 1×1.
+With weight W[o, c, u], stride s, padding p and dilation d, tap u reads position s·i + d·u - p. Writing
+d·u - p = s·q + r makes it tap q of phase r: the SPD-Conv's weight is W scattered to those places and zero elsewhere
+(`spdify.blocks.phases`). A 1×1 convolution may instead become SPD → depthwise (one-hot, picks its phase) → the same
+1×1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class StridedConvParams(Record):
     """Parameters of `replace-strided-conv`.
 
     Attributes:
-        kernel: `minimal`, the smallest window that holds the taps; `odd`, the smallest centred one of at least 3 (the paper's 3×3).
+        kernel: `minimal`, the smallest window that holds the taps; `odd`, the smallest centred one of at least 3 (the
+            paper's 3×3), along the axes with a stride.
         pointwise: For 1×1 convolutions: `separable`, or `dense` like all others (s² times the weights). A depthwise
             1×1 convolution is always `dense`, which is the smaller there.
     """
@@ -66,7 +68,9 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
     def claim(self, site: Site) -> Claim:
         """Exact."""
         extra = "the one-hot phase weights" if self._is_separable(site) else "the zero taps"
-        return Claim(value="exact", training=f"same gradients for the original weights and the input; {extra} start to learn too")
+        return Claim(
+            value="exact", training=f"same gradients for the original weights and the input; {extra} start to learn too"
+        )
 
     def build(self, site: Site) -> nn.Module:
         """Make an `SPDConv`, or an `SPDPointwiseConv`."""

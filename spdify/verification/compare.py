@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -13,31 +14,60 @@ if TYPE_CHECKING:
 
 
 def tensors_of(output: object) -> list[Tensor]:
-    """Give the floating-point tensors of an output, however it is nested."""
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    """Give the floating-point tensors of an output, however it is nested; complex ones as pairs of real numbers."""
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    real = [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
+    return [leaf for leaf in real if leaf.is_floating_point()]
 
 
 def relative_error(expected: object, actual: object) -> float:
     """Give the largest difference over the largest expected magnitude, largest over all tensors of the outputs.
 
-    Infinite where the outputs differ in number or shape, or hold anything that is not finite.
+    Infinite where the outputs differ in number, shape or integers, or in what is not finite (a mask's -inf must stay).
     """
+    if not _same_integers(expected, actual):
+        return math.inf
     first, second = tensors_of(expected), tensors_of(actual)
     if len(first) != len(second) or not first:
         return math.inf
-    worst = 0.0
-    for a, b in zip(first, second, strict=True):
-        if a.shape != b.shape or not (a.isfinite().all() and b.isfinite().all()):
-            return math.inf
-        scale = a.abs().max().item() if a.numel() else 1.0
-        difference = (a - b).abs().max().item() if a.numel() else 0.0
-        worst = max(worst, difference / scale if scale else (math.inf if difference else 0.0))
-    return worst
+    return max(_error_of(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _error_of(a: Tensor, b: Tensor) -> float:
+    """Compare two floating-point tensors."""
+    if a.shape != b.shape:
+        return math.inf
+    finite = a.isfinite()
+    if not torch.equal(finite, b.isfinite()) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
+        return math.inf
+    a, b = a[finite], b[finite]
+    if not a.numel():
+        return 0.0
+    scale, difference = a.abs().max().item(), (a - b).abs().max().item()
+    return difference / scale if scale else (math.inf if difference else 0.0)
+
+
+def _same_integers(expected: object, actual: object) -> bool:
+    """Whether all integer and boolean tensors are equal."""
+    first, second = (
+        [t for t in tree_leaves(output) if isinstance(t, Tensor) and not (t.is_floating_point() or t.is_complex())]
+        for output in (expected, actual)
+    )
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def carries_signal(output: object) -> bool:
     """Whether an output differs from place to place: comparing constants proves nothing."""
-    return any(t.numel() > 1 and t.std().item() > 1e-12 * t.abs().max().item() for t in tensors_of(output))
+    finite = [t[t.isfinite()] for t in tensors_of(output)]
+    return any(t.numel() > 1 and t.std().item() > 1e-12 * t.abs().max().item() for t in finite)
+
+
+def shows_input(output: object, tolerance: float) -> bool:
+    """Whether the first two of a batch give outputs further apart than the tolerance; without a batch, any signal."""
+    batched = [t for t in tensors_of(output) if t.dim() > 1 and t.shape[0] > 1]
+    if not batched:
+        return carries_signal(output)
+    return any(_error_of(t[0], t[1]) > tolerance for t in batched)
 
 
 def failed(checks: tuple[Check, ...]) -> tuple[Check, ...]:

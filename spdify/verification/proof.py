@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from spdify.graph.sites import Survey, survey
+from spdify.graph.structure import detached_copy
 from spdify.records import Check
-from spdify.verification.compare import relative_error
-from spdify.verification.model_proof import ModelProof, prove_model
+from spdify.verification.compare import relative_error, shows_input, tensors_of
+from spdify.verification.model_proof import MODEL_CHECKS, prove_model
 from spdify.verification.site_proof import prove_sites
+from spdify.verification.structure import eyes_agree, nothing_left, untouched_tensors
 
 if TYPE_CHECKING:
     from spdify.records import Measure, Plan
@@ -25,7 +28,10 @@ PROOF_LEVELS: tuple[str, ...] = ("auto", *get_args(ProofLevel))
 MAX_PROOF_PARAMS = 250_000_000
 MAX_PROOF_MACS = 100_000_000_000
 
-FLOAT32_TOLERANCE = 1e-3  # catches a wrong weight; rounding through a deep network stays some hundred times below
+#: They catch a wrong weight; rounding through a deep network stays some hundred times below. Of half precision nothing
+#: is asserted: its rounding alone may come near a wrong weight.
+OWN_TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-9}
+ROUNDING_SHARE = 10.0  # the conversion rounds as often as the original, in another order
 
 
 @dataclass
@@ -75,85 +81,61 @@ def prove(  # noqa: PLR0913 - both models, how they were made, how to run them
         level: How far to go.
         seed: Of all random numbers.
     """
-    after = survey(converted, plan.inputs)
-    checks = [
-        _eyes("two eyes, before", before),
-        _eyes("two eyes, after", after),
-        _census(plan, after),
-        _names(model, converted, plan),
-        *prove_sites(model, plan, seed=seed),
-    ]
-    whole = prove_model(model, plan, make_inputs, seed=seed) if level == "model" else None
-    checks += whole.checks if whole is not None else _not_run()
-    checks.append(_float32(model, converted, plan, make_inputs))
-    return Proof(level, tuple(checks), after, whole.state if isinstance(whole, ModelProof) else {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        after = survey(converted, plan.inputs)
+        checks = [
+            eyes_agree("two eyes, before", before),
+            eyes_agree("two eyes, after", after),
+            nothing_left(plan, after),
+            untouched_tensors(model, converted, plan),
+            *prove_sites(model, plan, seed=seed),
+        ]
+        whole = prove_model(model, plan, make_inputs, seed=seed) if level == "model" else None
+        checks += whole.checks if whole is not None else _not_run()
+        checks.append(_own_weights(model, converted, plan, make_inputs))
+    return Proof(level, tuple(checks), after, whole.state if whole is not None else {})
 
 
 def _not_run() -> list[Check]:
     reason = "the model is too large to run whole in float64, or proof level site was asked for"
-    return [
-        Check(name=name, outcome="not run", detail=reason)
-        for name in ("whole model, train", "whole model, eval", "live sites", "gradients")
-    ]
+    return [Check(name=name, outcome="not run", detail=reason) for name in MODEL_CHECKS]
 
 
-def _eyes(name: str, seen: Survey) -> Check:
-    """Trace and census must agree."""
-    if seen.disagreements:
-        return Check(name=name, outcome="failed", detail="; ".join(seen.disagreements[:5]))
-    return Check(name=name, outcome="passed", value=float(len(seen.sites)), detail="sites seen by trace and census alike")
-
-
-def _census(plan: Plan, after: Survey) -> Check:
-    """Nothing may downsample afterwards but what the plan kept or refused; so converting again finds nothing."""
-    allowed = {d.site.name for d in plan.decisions if d.action != "applied"}
-    left = [site.name for site in after.sites if site.name not in allowed]
-    lost = allowed - {site.name for site in after.sites}
-    if left or lost:
-        words = [f"still there: {', '.join(left)}"] if left else []
-        words += [f"gone: {', '.join(sorted(lost))}"] if lost else []
-        return Check(name="nothing left", outcome="failed", detail="; ".join(words))
-    return Check(name="nothing left", outcome="passed", value=float(len(allowed)), detail="sites left, all kept or refused by the plan")
-
-
-def _names(model: nn.Module, converted: nn.Module, plan: Plan) -> Check:
-    """Every tensor outside the sites keeps its name and shape."""
-    prefixes = tuple(f"{path}." for d in plan.applied for path in (d.site.path, *d.site.aliases))
-    old = {k: v.shape for k, v in model.state_dict().items() if not k.startswith(prefixes)}
-    new = {k: v.shape for k, v in converted.state_dict().items() if not k.startswith(prefixes)}
-    if old != new:
-        changed = sorted(k for k in old.keys() ^ new.keys() | {k for k in old.keys() & new.keys() if old[k] != new[k]})
-        return Check(name="untouched names", outcome="failed", detail=", ".join(changed[:5]))
-    return Check(name="untouched names", outcome="passed", value=float(len(old)), detail="tensors keep name and shape")
-
-
-def _float32(model: nn.Module, converted: nn.Module, plan: Plan, make_inputs: MakeInputs) -> Check:
-    """Compare with the weights as they are, in the model's own precision."""
+def _own_weights(model: nn.Module, converted: nn.Module, plan: Plan, make_inputs: MakeInputs) -> Check:
+    """Compare with the weights as they are, in the model's own precision, on the CPU."""
     exact = all(d.claim is not None and d.claim.value == "exact" for d in plan.applied)
-    first = next(model.parameters(), None)
-    args, kwargs = make_inputs(first.dtype if first is not None else torch.float32)
-    with torch.no_grad(), _in_eval(model) as one, _in_eval(converted) as other:
-        error = relative_error(one(*args, **kwargs), other(*args, **kwargs))
-    name = "own weights, float32" if first is None or first.dtype == torch.float32 else f"own weights, {first.dtype}"
-    if not exact or (first is not None and first.dtype.itemsize < 4):  # noqa: PLR2004 - bytes of float32
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    name = f"own weights, {str(dtype).removeprefix('torch.')}"
+    expected, actual = (_run_copy(each, dtype, make_inputs) for each in (model, converted))
+    error = relative_error(expected, actual)
+    if not exact or dtype not in OWN_TOLERANCES:
         return Check(name=name, outcome="measured", value=error)
-    return Check(
-        name=name, outcome="passed" if error <= FLOAT32_TOLERANCE else "failed", value=error, tolerance=FLOAT32_TOLERANCE
-    )
+    tolerance, detail = OWN_TOLERANCES[dtype], ""
+    if error > tolerance and dtype == torch.float32:
+        # With these weights the network itself may be so steep that rounding alone moves its output further.
+        precise = tensors_of(_run_copy(model, torch.float64, make_inputs))
+        rounding = relative_error(precise, _in_float64(expected))
+        if math.isfinite(rounding) and ROUNDING_SHARE * rounding > tolerance:
+            tolerance = ROUNDING_SHARE * rounding
+            detail = f"rounding alone moves the original by {rounding:.1e} with these weights"
+    passed = error <= tolerance
+    if passed and not shows_input(expected, tolerance):
+        detail = "with these weights the output hardly depends on the input: comparing it proves nothing"
+        return Check(name=name, outcome="not run", value=error, detail=detail)
+    return Check(name=name, outcome="passed" if passed else "failed", value=error, tolerance=tolerance, detail=detail)
 
 
-class _in_eval:  # noqa: N801 - used as a with-statement's verb
-    """Run a model in eval mode and give each of its modules the mode it had."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._modes = {module: module.training for module in model.modules()}
-
-    def __enter__(self) -> nn.Module:
-        return self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self._modes.items():
-            module.training = mode
+def _run_copy(model: nn.Module, dtype: torch.dtype, make_inputs: MakeInputs) -> Any:  # noqa: ANN401 - what models give
+    """Run a copy in eval mode: running a model may fill its caches, and call its owner's hooks."""
+    copied = detached_copy(model).cpu().eval()
+    if dtype == torch.float64:
+        copied.double()
+    args, kwargs = make_inputs(dtype)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return copied(*args, **kwargs)
 
 
+def _in_float64(output: object) -> list[Tensor]:
+    return [tensor.double() for tensor in tensors_of(output)]

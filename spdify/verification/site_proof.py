@@ -1,8 +1,9 @@
 """Proof of one site: the module that is there against the block that takes its place, in float64.
 
-The site's own module gets random weights; the block gets them through the weight map. Outputs, and the gradients of the input and
-of the original weights (through the map), must agree on sizes that the stride does and does not divide. Outputs and gradients
-are scaled to 1, and 1e-10 is allowed: a sum of 10⁵ float64 products rounds to some 1e-13, a misplaced tap is off by 1e-3 or more.
+The site's own module gets random weights; the block gets them through the weight map. Outputs, and the gradients of the
+input and of the original weights (through the map), must agree on sizes that the stride does and does not divide.
+Outputs and gradients are scaled to 1, and 1e-10 is allowed: a sum of 10⁵ float64 products rounds to some 1e-13, a
+misplaced tap is off by 1e-3 or more.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def _check(decision: Decision, error: float) -> Check:
     name = f"site {decision.site.path}"
     if decision.claim is None or decision.claim.value != "exact":
         return Check(name=name, outcome="measured", value=error, detail="not claimed to be exact")
-    outcome = "passed" if error <= SITE_TOLERANCE else "failed"
-    return Check(name=name, outcome=outcome, value=error, tolerance=SITE_TOLERANCE)
+    passed = error <= SITE_TOLERANCE
+    return Check(name=name, outcome="passed" if passed else "failed", value=error, tolerance=SITE_TOLERANCE)
 
 
 def trial_sizes(window: Geometry) -> list[tuple[int, ...]]:
@@ -112,4 +113,6 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
     cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     wanted = torch.autograd.grad(expected, [x, *old.values()], cotangent)
     gradients = torch.autograd.grad(actual, [x, *old.values()], cotangent, retain_graph=True)
-    return max(relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True)))
+    return max(
+        relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True))
+    )

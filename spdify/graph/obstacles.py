@@ -1,0 +1,64 @@
+"""What stands in the way of replacing a module, and the names under which it is registered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from torch.nn.utils import parametrize
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ModuleFacts:
+    """What makes replacing a module unsafe, and under which names it is registered."""
+
+    def __init__(self, model: nn.Module, reads: set[str]) -> None:
+        """Look through `model`; `reads` are the paths of tensors that its forward reads by itself."""
+        self._modules = dict(model.named_modules())
+        self._reads = reads
+        self.paths: dict[int, list[str]] = defaultdict(list)
+        self._holders: dict[int, list[str]] = defaultdict(list)
+        for path, module in model.named_modules(remove_duplicate=False):
+            self.paths[id(module)].append(path)
+        for path, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                self._holders[id(parameter)].append(f"{path}.{name}")
+
+    def aliases(self, path: str) -> tuple[str, ...]:
+        """Other names of the module at `path`."""
+        return tuple(p for p in self.paths[id(self._modules[path])] if p != path)
+
+    def obstacles(self, path: str) -> tuple[str, ...]:
+        """Reasons not to replace the called module at `path`."""
+        module = self._modules[path]
+        found = []
+        if parametrize.is_parametrized(module):
+            found.append("its weight is parametrized (torch.nn.utils.parametrize)")
+        elif (own := _own_forward(module)) is not None:
+            found.append(own)
+        if module._forward_pre_hooks or module._forward_hooks:  # noqa: SLF001 - torch has no public list of hooks
+            found.append("it has forward hooks (old weight norm, pruning, or your own)")
+        if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
+            found.append("it has backward hooks")
+        if getattr(module, "return_indices", False):
+            found.append("it returns indices")
+        for name, parameter in module.named_parameters(recurse=False):
+            others = [holder for holder in self._holders[id(parameter)] if holder != f"{path}.{name}"]
+            if others:
+                found.append(f"its {name} is shared with {', '.join(others)}")
+            if f"{path}.{name}" in self._reads:
+                found.append(f"its {name} is read from outside the module")
+        return tuple(found)
+
+
+def _own_forward(module: nn.Module) -> str | None:
+    """Say that a subclass computes something of its own; None when it is the torch.nn class in other clothes."""
+    kind = type(module)
+    base = next((b for b in kind.__mro__ if b.__module__.startswith("torch.nn.modules.")), None)
+    if base is None or kind is base:
+        return None
+    if any(name in vars(k) for k in kind.__mro__[: kind.__mro__.index(base)] for name in ("forward", "_conv_forward")):
+        return f"{kind.__name__} computes more than {base.__name__} (its own forward)"
+    return None

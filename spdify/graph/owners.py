@@ -1,0 +1,52 @@
+"""Which module is running, at any moment of a forward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+
+class OwnerStack:
+    """Knows which module is running, by forward hooks.
+
+    Attributes:
+        failed_at: Path of the innermost module whose forward raised; None while nothing did.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Hook every module of `model`; the first of several paths names a shared one."""
+        self.failed_at: str | None = None
+        self._stack: list[tuple[str, nn.Module]] = [("", model)]
+        self._handles: list[RemovableHandle] = []
+        for path, module in model.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
+            self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
+
+    def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
+        def enter(module: nn.Module, _args: object) -> None:
+            self._stack.append((path, module))
+            self.failed_at = None  # a fault that the model caught itself
+
+        return enter
+
+    def _leaving(self, module: nn.Module, _args: object, output: object) -> None:
+        # Hooks with always_call also run while a fault passes through, with no output.
+        if output is None and self.failed_at is None:
+            self.failed_at = self.current[0]
+        if len(self._stack) > 1 and self._stack[-1][1] is module:
+            self._stack.pop()
+
+    @property
+    def current(self) -> tuple[str, nn.Module]:
+        """Path and module of the innermost running module."""
+        return self._stack[-1]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()

@@ -1,0 +1,64 @@
+"""What torch.fx enters and what it stops at."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from spdify.graph.windows import module_operator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BLOCKS_PACKAGE = "spdify.blocks"
+
+
+def _library_leaves() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...], tuple[Any, ...]]:
+    """Give modules, functions and namespaces that timm and torchvision say not to enter, where they are in use."""
+    modules: list[type[nn.Module]] = []
+    functions: list[Callable[..., Any]] = []
+    spaces: list[Any] = []
+    if timm_layers := sys.modules.get("timm.layers"):
+        modules += timm_layers.get_notrace_modules()
+        functions += timm_layers.get_notrace_functions()
+    if vision_ops := sys.modules.get("torchvision.ops"):
+        spaces.append(vision_ops)
+        modules += [kind for name in vision_ops.__all__ if isinstance(kind := getattr(vision_ops, name), type)]
+    return tuple(modules), tuple(functions), tuple(spaces)
+
+
+class Entry(nn.Module):
+    """Calls the model with exactly the inputs that were given; all other arguments keep their defaults."""
+
+    def __init__(self, model: nn.Module, args: int, names: tuple[str, ...]) -> None:
+        """Take the number of positional inputs and the names of the others."""
+        super().__init__()
+        self.model = model
+        self._args, self._names = args, names
+
+    def forward(self, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        """Run the model."""
+        return self.model(*[args[i] for i in range(self._args)], **{name: kwargs[name] for name in self._names})
+
+
+class SiteTracer(fx.Tracer):
+    """Tracer that stops at every convolution and pool, at spdify's own blocks and at the libraries' leaves."""
+
+    def __init__(self, root_type: type[nn.Module] | None = None) -> None:
+        """Enter modules of `root_type` even where a library says not to: that is how a composite leaf is opened."""
+        modules, functions, spaces = _library_leaves()
+        super().__init__(autowrap_modules=(sys.modules["math"], *spaces), autowrap_functions=functions)
+        self._leaves = tuple(kind for kind in modules if kind is not root_type and kind is not nn.Sequential)
+        self.last_path = ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Say whether to stop at `m`."""
+        self.last_path = module_qualified_name
+        return (
+            module_operator(m) is not None
+            or type(m).__module__.startswith(BLOCKS_PACKAGE)
+            or isinstance(m, self._leaves)
+            or super().is_leaf_module(m, module_qualified_name)
+        )

@@ -1,0 +1,215 @@
+"""Whether a whole-model comparison can see a site at all, and whether its parameters can learn.
+
+A site is live when a random perturbation of its new weights, of their own size, moves the output: by a gradient of a
+random loss, and where that shows nothing by a second run. What does not move the output is not proved by comparing
+outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from spdify.records import Check
+from spdify.verification.compare import relative_error, tensors_of
+from spdify.verification.randomised import whole_batch_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spdify.records import Decision, Plan
+
+LIVE_THRESHOLD = 1e-6  # a thousand times the model's tolerance: what moves the output less is not proved by it
+LIVE_OVER_TOLERANCE = 10.0  # where float32 islands widen the tolerance, a site must still stand out from it
+
+
+@dataclass
+class Trial:
+    """Two models that should agree, and what they are run on.
+
+    Attributes:
+        reference: The original, with the approximate sites put in.
+        converted: All sites put in.
+        inputs: Positional and named.
+        seed: Of dropout and stochastic depth, which then draw the same for both.
+    """
+
+    reference: nn.Module
+    converted: nn.Module
+    inputs: tuple[tuple[Tensor, ...], dict[str, Tensor]]
+    seed: int
+
+    def run(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
+        """Run a model with the seed."""
+        args, kwargs = self.inputs
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return model(*args, **kwargs)
+
+    def loss(self, output: object) -> Tensor:
+        """Weigh all of an output at random."""
+        generator = torch.Generator().manual_seed(self.seed)
+        terms = [
+            (y * torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)).sum() for y in tensors_of(output)
+        ]
+        return torch.stack(terms).sum()
+
+
+def judge_sites(trial: Trial, plan: Plan, *, tolerance: float) -> list[Check]:
+    """Check that every site is live, and that a gradient reaches every new parameter.
+
+    Args:
+        trial: The models; their weights and buffers are as before afterwards, their modes are not.
+        plan: What was applied.
+        tolerance: That the outputs were compared with.
+    """
+    threshold = max(LIVE_THRESHOLD, LIVE_OVER_TOLERANCE * tolerance)
+    buffers = {name: b.clone() for name, b in trial.converted.named_buffers()}
+    try:
+        with whole_batch_statistics(trial.reference, trial.converted):
+            return _judge_sites(trial, plan, threshold)
+    except Exception as error:  # noqa: BLE001 - any fault of the user's model: the outputs' checks name it
+        detail = f"the model does not run forward and backward in float64: {error}"
+        return [Check(name=name, outcome="not run", detail=detail) for name in ("live sites", "gradients")]
+    finally:
+        _restore(trial.converted, buffers)
+
+
+def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
+    trained = [d for d in plan.applied if "train" in d.site.modes]
+    effects, idle = _by_gradient(trial, trained)
+    dead, weakest = [], math.inf
+    for decision in plan.applied:
+        name = decision.site.name
+        mode = "train" if "train" in decision.site.modes else "eval"
+        effect = effects.get(name, 0.0)
+        if effect < threshold:
+            effect = max(effect, _by_perturbation(trial, decision, mode))
+        if effect < threshold:
+            dead.append(name)
+        else:
+            weakest = min(weakest, effect)
+    return [
+        Check(
+            name="live sites",
+            outcome="not run" if dead else "passed",
+            value=weakest if weakest < math.inf else None,
+            tolerance=threshold,
+            detail=f"the whole-model figures say nothing about {', '.join(dead)}" if dead else "",
+        ),
+        # A dead site has no gradient either; only one that is seen to act must learn.
+        _gradient_check({name: names for name, names in idle.items() if name not in dead}, trial),
+    ]
+
+
+def _by_gradient(trial: Trial, decisions: list[Decision]) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Give each site's effect on the output (relative, first order), and its parameters that get no gradient."""
+    trial.converted.train()
+    blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.path).named_parameters()) for d in decisions}
+    wanted = [p for parameters in blocks.values() for p in parameters.values()]
+    if not wanted:
+        return {}, {}
+    output = trial.run(trial.converted)
+    loss = trial.loss(output)
+    scale = math.sqrt(sum(float(y.detach().square().sum()) for y in tensors_of(output)))
+    found = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else [None] * len(wanted)
+    gradients = dict(zip(map(id, wanted), found, strict=True))
+    effects, idle = {}, {}
+    for site, parameters in blocks.items():
+        with_gradient = {name: (p, gradients[id(p)]) for name, p in parameters.items()}
+        effects[site] = _effect(with_gradient) / scale if scale else 0.0
+        if without := [name for name, (_, g) in with_gradient.items() if _is_idle(name, g)]:
+            idle[site] = without
+    return effects, idle
+
+
+def _effect(parameters: Mapping[str, tuple[Tensor, Tensor | None]]) -> float:
+    """Give the smallest first-order effect over the weights, each perturbed; biases count where there is nothing else.
+
+    The smallest, since a bias that moves the output says nothing about the weight beside it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    effects: dict[str, float] = {}
+    for name, (parameter, gradient) in parameters.items():
+        sigma = parameter.detach().square().mean().sqrt()
+        step = sigma * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        effects[name] = abs(float((gradient * step).sum())) if gradient is not None else 0.0
+    weights = [effect for name, effect in effects.items() if parameters[name][0].dim() > 1]
+    return min(weights or effects.values(), default=0.0)
+
+
+def _is_idle(name: str, gradient: Tensor | None) -> bool:
+    """Whether a parameter cannot learn; a bias before a batch norm has the gradient zero and may."""
+    if gradient is None or not gradient.isfinite().all():
+        return True
+    return not name.endswith("bias") and not gradient.any()
+
+
+def _gradient_check(idle: dict[str, list[str]], trial: Trial) -> Check:
+    """Judge parameters without gradient: the original's own weights may get none either (a part run under no_grad)."""
+    if not idle:
+        return Check(name="gradients", outcome="passed")
+    reached = _reached(trial, list(idle))
+    faults = [f"{site}.{name}" for site, names in idle.items() if site in reached for name in names]
+    if faults:
+        return Check(name="gradients", outcome="failed", detail=f"no gradient reaches {', '.join(faults[:5])}")
+    detail = f"none reaches {', '.join(list(idle)[:5])}, in the original neither"
+    return Check(name="gradients", outcome="passed", detail=detail)
+
+
+def _reached(trial: Trial, paths: list[str]) -> set[str]:
+    """Give the sites whose output a gradient reaches in the original."""
+    reached: set[str] = set()
+
+    def watch(path: str) -> Any:  # noqa: ANN401 - a forward hook
+        def hook(_module: nn.Module, _args: object, output: object) -> object:
+            (first, *_) = tensors_of(output)
+            if not torch.is_grad_enabled():
+                return output
+            if not first.requires_grad:
+                first = first.detach().requires_grad_().clone()
+            first.register_hook(lambda gradient: reached.add(path) if gradient.any() else None)  # type: ignore[no-untyped-call]
+            return first
+
+        return hook
+
+    trial.reference.train()
+    handles = [trial.reference.get_submodule(path).register_forward_hook(watch(path)) for path in paths]
+    try:
+        loss = trial.loss(trial.run(trial.reference))
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    finally:
+        for handle in handles:
+            handle.remove()
+        trial.reference.zero_grad(set_to_none=True)
+    return reached
+
+
+def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
+    """Perturb the site's weights and give how far the output moves: there may be an effect without a gradient."""
+    model = trial.converted.train(mode == "train")
+    block = model.get_submodule(decision.site.path)
+    kept = {name: p.detach().clone() for name, p in block.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        before = trial.run(model)
+        weights = [p for p in block.parameters() if p.dim() > 1]
+        for parameter in weights or block.parameters():
+            sigma = parameter.square().mean().sqrt()
+            step = sigma * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(step.to(parameter))
+        moved = relative_error(before, trial.run(model))
+        for name, parameter in block.named_parameters():
+            parameter.copy_(kept[name])
+    return moved
+
+
+def _restore(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])

@@ -1,0 +1,60 @@
+"""Checks of what a converted model is made of: nothing left to convert, everything else as it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from spdify.records import Check
+
+if TYPE_CHECKING:
+    from spdify.graph.sites import Survey
+    from spdify.records import Plan
+
+
+def eyes_agree(name: str, seen: Survey) -> Check:
+    """Trace and census must agree."""
+    if seen.disagreements:
+        return Check(name=name, outcome="failed", detail="; ".join(seen.disagreements[:5]))
+    return Check(name=name, outcome="passed", value=float(len(seen.sites)), detail="sites seen by both eyes alike")
+
+
+def nothing_left(plan: Plan, after: Survey) -> Check:
+    """Nothing may downsample afterwards but what the plan kept or refused; so converting again finds nothing."""
+    name = "nothing left"
+    allowed = {d.site.name for d in plan.decisions if d.action != "applied"}
+    left = [site.name for site in after.sites if site.name not in allowed]
+    lost = allowed - {site.name for site in after.sites}
+    if left or lost:
+        words = [f"still there: {', '.join(left)}"] if left else []
+        words += [f"gone: {', '.join(sorted(lost))}"] if lost else []
+        return Check(name=name, outcome="failed", detail="; ".join(words))
+    return Check(name=name, outcome="passed", value=float(len(allowed)), detail="sites left, all kept or refused")
+
+
+def untouched_tensors(model: nn.Module, converted: nn.Module, plan: Plan) -> Check:
+    """Every tensor outside the sites keeps its name, shape, dtype and values."""
+    prefixes = tuple(f"{path}." for d in plan.applied for path in (d.site.path, *d.site.aliases))
+    old, new = (
+        {key: value for key, value in one.state_dict().items() if not key.startswith(prefixes)}
+        for one in (model, converted)
+    )
+    common = old.keys() & new.keys()
+    changed = sorted(old.keys() ^ new.keys() | {key for key in common if not _is_same(old[key], new[key])})
+    if changed:
+        return Check(name="untouched names", outcome="failed", detail=", ".join(changed[:5]))
+    detail = "tensors keep name, shape and values"
+    return Check(name="untouched names", outcome="passed", value=float(len(old)), detail=detail)
+
+
+def _is_same(a: object, b: object) -> bool:
+    """Compare two entries of state dicts; extra state (no tensor) only by its type."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.is_meta or b.is_meta:
+        return a.is_meta == b.is_meta
+    return torch.equal(a, b) or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)

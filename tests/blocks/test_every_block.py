@@ -1,0 +1,127 @@
+"""What each block must bear: tracing, export, copies, other dtypes, other devices, unusual batches."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import fx, nn
+
+from spdify.blocks import SPDAvgPool, SPDConv, SPDMaxPool, SPDPointwiseConv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAKERS: dict[str, Callable[[], nn.Module]] = {
+    "conv": lambda: SPDConv(4, 8),
+    "conv, strided": lambda: SPDConv(4, 8, groups=2, form="strided"),
+    "conv, reflect": lambda: SPDConv(4, 8, 2, 2, [(0, 1), (0, 1)], margin=(1, 1), padding_mode="reflect"),
+    "conv, unequal": lambda: SPDConv(4, 8, 3, (2, 3)),
+    "pointwise": lambda: SPDPointwiseConv(4, 8),
+    "average": lambda: SPDAvgPool(4, 3, 2, 1, count_include_pad=False, ceil_mode=True),
+    "max": lambda: SPDMaxPool(4, 3, 2, 1),
+}
+
+
+class Network(nn.Module):
+    """Holds a block among other layers."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block, self.act = block, nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.block(x))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest) -> Callable[[], nn.Module]:
+    return MAKERS[request.param]
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(2, 4, 9, 11)
+
+
+def test_the_default_tracer_sees_functions_and_no_sizes(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    network = Network(make())
+    traced = fx.symbolic_trace(network)
+    traced.graph.lint()
+    assert not [node for node in traced.graph.nodes if node.op == "call_method"]
+    for other in (x, x[:1, :, :7, :6]):  # nothing of the first size was frozen in
+        torch.testing.assert_close(traced(other), network(other))
+    torch.testing.assert_close(copy.deepcopy(traced)(x), network(x))
+
+
+def test_export_leaves_the_batch_open(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    network = Network(make()).eval()
+    program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    many = torch.randn(5, 4, 9, 11)
+    torch.testing.assert_close(program.module()(many), network(many))
+
+
+def test_a_copy_is_independent(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    block = make()
+    before = block(x)
+    copied = copy.deepcopy(block)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    assert torch.equal(block(x), before)
+    assert not torch.equal(copied(x), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(make: Callable[[], nn.Module], x: torch.Tensor, dtype: torch.dtype) -> None:
+    block = make()
+    y = copy.deepcopy(block).to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), block(x), rtol=0, atol=40 * torch.finfo(dtype).eps)
+
+
+def test_autocast(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    block = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), block(x), rtol=0, atol=40 * torch.finfo(torch.bfloat16).eps)
+
+
+def test_an_input_without_batch(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    block = make()
+    torch.testing.assert_close(block(x[0]), block(x)[0])
+
+
+def test_an_empty_batch(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    block = make()
+    assert block(x[:0]).shape == (0, *block(x).shape[1:])
+
+
+def test_made_on_the_meta_device_and_filled_later(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    with torch.device("meta"):
+        block = make()
+    assert {p.device.type for p in block.parameters()} == {"meta"}
+    assert block(x.to("meta")).shape == make()(x).shape
+    torch.manual_seed(1)
+    block.to_empty(device="cpu").reset_parameters()  # type: ignore[operator]
+    torch.manual_seed(1)
+    torch.testing.assert_close(block(x), make()(x))
+
+
+def test_a_device_context_at_run_time_does_no_harm(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    block = make()
+    with torch.device("meta"):
+        y = block(x)
+    assert torch.equal(y, block(x))
+
+
+def test_state_goes_through_a_file(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    block = make()
+    state = {name: tensor.clone() for name, tensor in block.state_dict().items()}
+    other = make()
+    other.load_state_dict(state)
+    assert torch.equal(other(x), block(x))

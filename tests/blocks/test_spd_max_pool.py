@@ -1,0 +1,108 @@
+"""SPDMaxPool against the max pools of torch.nn."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from spdify.blocks import SPDMaxPool
+
+POOLS: dict[int, type[nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d]] = {
+    1: nn.MaxPool1d,
+    2: nn.MaxPool2d,
+    3: nn.MaxPool3d,
+}
+SIZES = [(9, 12, 11), (10, 11, 9), (12, 13, 10)]
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_equals_the_pool(dims: int, *, ceil_mode: bool) -> None:
+    torch.manual_seed(0)
+    for k, s, p, d in product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2)):
+        if p > k // 2 or (d > 1 and (p or ceil_mode)) or (dims == 3 and k == 5):
+            continue
+        pool = POOLS[dims](k, s, p, d, ceil_mode=ceil_mode)
+        block = SPDMaxPool(3, (k,) * dims, s, p, d, ceil_mode=ceil_mode).double()
+        for size in SIZES[:1] if dims == 3 else SIZES:
+            x = torch.randn(2, 3, *size[:dims], dtype=torch.float64)
+            torch.testing.assert_close(block(x), pool(x), rtol=1e-14, atol=1e-14, msg=f"{k} {s} {p} {d} {size}")
+
+
+def test_unequal_axes_and_signs() -> None:
+    window: tuple[Any, Any, Any] = ((2, 5), (3, 1), (1, 2))
+    pool, block = nn.MaxPool2d(*window, ceil_mode=True), SPDMaxPool(3, *window, ceil_mode=True).double()
+    for offset in (-10, 0, 10):  # -inf outside must lose also where all is negative
+        x = torch.randn(2, 3, 13, 10, dtype=torch.float64) + offset
+        torch.testing.assert_close(block(x), pool(x))
+
+
+def test_gradients_go_to_the_winner() -> None:
+    pool, block = nn.MaxPool2d(3, 2, 1), SPDMaxPool(3, 3, 2, 1).double()
+    x = torch.randn(2, 3, 9, 10, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    wanted, found = (torch.autograd.grad(m(x), x, cotangent)[0] for m in (pool, block))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_among_equals_the_gradient_is_not_lost() -> None:
+    x = torch.ones(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(SPDMaxPool(1, 2).double()(x).sum(), x)
+    assert gradient.sum() == 4
+    assert gradient.min() == 0
+
+
+@pytest.mark.parametrize("layer", [0, 1, 4])
+def test_a_wrong_weight_is_seen(layer: int) -> None:
+    pool, block = nn.MaxPool2d(3, 2, 1), SPDMaxPool(3, 3, 2, 1)
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        block.get_parameter(f"tournament.{layer}.weight").flatten()[0] += 0.5
+    assert (block(x) - pool(x)).abs().max() > 1e-2
+
+
+def test_by_hand() -> None:
+    block = SPDMaxPool(5, 3, 2, 1)
+    assert sum(p.numel() for p in block.parameters()) == 1155
+    assert list(block.state_dict()) == [f"tournament.{i}.weight" for i in range(9)]
+    assert {type(layer) for layer in block.tournament} == {nn.Conv2d, nn.PReLU}
+    x = torch.randn(2, 4, 6, 7)
+    torch.testing.assert_close(SPDMaxPool(4, 2)(x), nn.MaxPool2d(2)(x))
+
+
+def test_a_window_of_one_tap_is_one_convolution() -> None:
+    assert list(SPDMaxPool(2, 1, 2).state_dict()) == ["tournament.0.weight"]
+
+
+def test_the_edge_may_be_an_axis_of_one_position() -> None:
+    x = torch.randn(2, 3, 1, 9)
+    torch.testing.assert_close(SPDMaxPool(3, 3, 2, 1)(x), nn.MaxPool2d(3, 2, 1)(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 3, "padding": 1, "dilation": 2}, "dilated"),
+        ({"kernel_size": 3, "ceil_mode": True, "dilation": 2}, "dilated"),
+        ({"kernel_size": 3, "padding": 2}, "half the kernel"),
+        ({"kernel_size": (3, 3), "stride": (2, 2, 2)}, "one per spatial axis"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_faults(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SPDMaxPool(4, **arguments)
+
+
+def test_an_input_smaller_than_the_window_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="smaller than the pool's window"):
+        SPDMaxPool(4, 3)(torch.randn(2, 4, 2, 9))
+
+
+def test_repr() -> None:
+    assert repr(SPDMaxPool(4, 3, 2, 1)).startswith(
+        "SPDMaxPool(\n  4, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)\n"
+    )

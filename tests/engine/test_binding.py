@@ -1,0 +1,62 @@
+"""Rules bound to rewrites."""
+
+from __future__ import annotations
+
+import pytest
+
+from spdify.engine import bind, make_rewrite
+from spdify.errors import RulebookError
+from spdify.rewrites import ReplaceAveragePool, ReplaceMaxPool, ReplaceStridedConv
+from spdify.rulebook import load_rulebook, parse_rulebook, with_overrides
+
+
+def test_the_default_rulebook_binds() -> None:
+    rewrites = bind(load_rulebook("spd"))
+    assert {name: type(rewrite) for name, rewrite in rewrites.items()} == {
+        "strided-conv": ReplaceStridedConv,
+        "average-pool": ReplaceAveragePool,
+        "max-pool": ReplaceMaxPool,
+    }
+
+
+def test_params_reach_the_rewrite() -> None:
+    rulebook = with_overrides(load_rulebook("spd"), ["strided-conv.kernel=odd", "max-pool.form=keep"])
+    rewrites = bind(rulebook)
+    assert rewrites["strided-conv"].params.kernel == "odd"
+    assert rewrites["strided-conv"].params.pointwise == "separable"
+    assert rewrites["max-pool"].params.form == "keep"
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("replace-strided-convs", {}, "Did you mean replace-strided-conv?"),
+        ("blur", {}, "Known: replace-average-pool, replace-max-pool, replace-strided-conv, keep"),
+        ("keep", {}, "there is none of that name"),
+        (
+            "replace-strided-conv",
+            {"kernle": "odd"},
+            r"params.kernle: expected one of its parameters \(kernel, pointwise",
+        ),
+        ("replace-strided-conv", {"kernel": "even"}, "params.kernel: expected Input should be 'minimal' or 'odd', got"),
+        ("replace-average-pool", {"form": "conv"}, r"expected one of its parameters \(none\), got 'conv'"),
+        ("replace-max-pool", {"form": True}, "params.form"),
+    ],
+)
+def test_what_cannot_be_bound(name: str, params: dict[str, str | bool], message: str) -> None:
+    with pytest.raises(RulebookError, match=message) as error:
+        make_rewrite(name, params, where="rulebook mine, rule first")
+    assert "rulebook mine, rule first" in str(error.value)
+
+
+def test_the_message_names_rulebook_and_rule() -> None:
+    text = b"""
+        schema = 1
+        summary = "Mine."
+        [[rule]]
+        name = "first"
+        rewrite = "replace-everything"
+        match = {}
+    """
+    with pytest.raises(RulebookError, match="rulebook mine, rule first"):
+        bind(parse_rulebook(text, name="mine", file="mine.toml"))

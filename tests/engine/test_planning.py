@@ -1,0 +1,115 @@
+"""What is decided about each site."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from spdify.records import Plan
+from spdify.rulebook import load_rulebook, parse_rulebook, with_overrides
+from tests.engine.networks import Net, Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RULES = """
+schema = 1
+summary = "First match wins."
+
+[[rule]]
+name = "leave-the-stem"
+rewrite = "keep"
+reason = "the stem is small"
+match = { path = "stem.*" }
+
+[[rule]]
+name = "odd"
+rewrite = "replace-strided-conv"
+match = { operator = "conv", kernel = 3 }
+params = { kernel = "odd" }
+
+[[rule]]
+name = "wrong-operator"
+rewrite = "replace-strided-conv"
+match = { operator = "max_pool" }
+
+[[rule]]
+name = "any-conv"
+rewrite = "replace-strided-conv"
+match = { operator = "conv" }
+
+[[rule]]
+name = "again"
+rewrite = "replace-strided-conv"
+match = { operator = "conv" }
+params = { pointwise = "dense" }
+"""
+
+
+def test_the_first_rule_that_matches_decides(plan_for: Callable[..., Plan]) -> None:
+    rulebook = parse_rulebook(RULES.encode(), name="mine", file="mine.toml")
+    plan = plan_for(Net(), 1, 3, 33, 35, rulebook=rulebook)
+    found = {d.site.path: d for d in plan.decisions}
+    assert list(found) == ["stem.0", "pool", "stage.conv", "stage.shortcut", "down"], "in order of execution"
+
+    stem = found["stem.0"]
+    assert (stem.action, stem.rule, stem.reason) == ("kept", "leave-the-stem", "the stem is small")
+    assert (stem.rewrite, stem.params, stem.claim) == (None, {}, None)
+    assert stem.also_matched == ("any-conv", "again")
+
+    conv = found["stage.conv"]
+    assert (conv.action, conv.rule, conv.rewrite) == ("applied", "odd", "replace-strided-conv")
+    assert conv.params == {"kernel": "odd", "pointwise": "separable"}, "with defaults: a plan must not depend on them"
+    assert conv.also_matched == ("any-conv", "again")
+    assert conv.claim is not None
+    assert conv.claim.value == "exact"
+
+    pool = found["pool"]
+    assert (pool.action, pool.rule) == ("refused", "wrong-operator")
+    assert "this is a max_pool" in pool.reason
+
+    assert found["stage.shortcut"].rule == "any-conv"
+    down = found["down"]
+    assert (down.action, down.rule, down.reason) == ("kept", None, "no rule matches")
+    assert [d.site.path for d in plan.applied] == ["stage.conv", "stage.shortcut"]
+
+
+def test_a_rewrite_may_keep_by_its_parameters(plan_for: Callable[..., Plan]) -> None:
+    rulebook = with_overrides(load_rulebook("spd"), ["max-pool.form=keep"])
+    plan = plan_for(Net(), 1, 3, 33, 35, rulebook=rulebook)
+    (pool,) = (d for d in plan.decisions if d.site.path == "pool")
+    assert (pool.action, pool.rewrite, pool.params) == ("kept", "replace-max-pool", {"form": "keep"})
+    assert pool.reason
+
+
+def test_obstacles_are_refused_with_their_reason(plan_for: Callable[..., Plan]) -> None:
+    model = Net()
+    model.stage.conv.register_forward_hook(lambda *_: None)
+    model.down = nn.utils.parametrizations.weight_norm(nn.Conv2d(12, 12, 3, 2))
+    found = {d.site.path: d for d in plan_for(model, 1, 3, 65, 67).decisions}
+    assert (found["stage.conv"].action, found["down"].action) == ("refused", "refused")
+    assert "hooks" in found["stage.conv"].reason
+    assert "parametrized" in found["down"].reason
+    assert found["stage.shortcut"].action == "applied"
+
+
+def test_the_model_itself_is_refused_as_a_site(plan_for: Callable[..., Plan]) -> None:
+    (decision,) = plan_for(nn.Conv2d(3, 4, 3, 2), 1, 3, 16, 16).decisions
+    assert decision.action == "refused"
+    assert "Sequential" in decision.reason
+
+
+def test_a_shared_module_is_one_site_with_all_its_calls(plan_for: Callable[..., Plan]) -> None:
+    plan = plan_for(Shared(), 1, 4, 64, 64)
+    assert [(d.site.path, d.site.aliases, len(d.site.calls)) for d in plan.applied] == [
+        ("a", ("b",), 2),
+        ("inner.0", ("again",), 2),
+    ]
+
+
+def test_a_plan_is_plain_data(plan_for: Callable[..., Plan]) -> None:
+    plan = plan_for(Net(), 1, 3, 33, 35)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert plan.inputs.args[0].shape == (1, 3, 33, 35)
+    assert (plan.rulebook, plan.rulebook_source) == ("spd", "arXiv:2208.03641, section 3")

@@ -1,0 +1,98 @@
+"""Subsampling by slices, seen by both eyes alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spdify.graph import survey
+from spdify.graph.slices import Steps, steps_of_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spdify.records import Inputs
+
+
+class Slicing(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def four_phases(x: Tensor) -> Tensor:
+    return torch.cat([x[:, :, a::2, b::2] for a in (0, 1) for b in (0, 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "stride"),
+    [
+        (lambda x: x[:, :, ::2, ::2], (3, 8, 8), (2, 2)),
+        (lambda x: x[..., ::2, ::3], (3, 8, 6), (2, 3)),
+        (lambda x: x[:, :, ::2][..., ::2], (3, 8, 8), (2, 2)),
+        (lambda x: x[:, :, 1:, 1:][:, :, ::2, ::2], (3, 8, 8), (2, 2)),
+        (lambda x: x[:, :, -9::2, ::2], (3, 5, 8), (2, 2)),
+        (lambda x: x.permute(0, 2, 3, 1)[:, ::2, ::2], (3, 8, 8), (2, 2)),
+        (lambda x: x[:, 0, ::2, ::2], (1, 8, 8), (2, 2)),
+        (lambda x: x[:, :2, 1::2, 1::2], (2, 8, 8), (2, 2)),
+    ],
+)
+def test_a_slice_along_two_axes_is_a_site(
+    function: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    stride: tuple[int, int],
+    inputs_of: Callable[..., Inputs],
+) -> None:
+    seen = survey(Slicing(function), inputs_of(3, 16, 16))
+    assert not seen.disagreements
+    (site,) = seen.sites
+    assert (site.operator, site.operation, site.geometry.stride) == ("slice", "slice:0", stride)
+    assert site.calls[0].output == (1, *shape)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[..., ::2],  # rotary encodings
+        lambda x: torch.stack([x[..., ::2], x[..., 1::2]], -1),
+        lambda x: x[:, :, ::2][:, :, ::2],  # the same axis twice
+        lambda x: x[:, :, 1:, ::2],
+        lambda x: x[:, ::2, 0, ::2],
+        lambda x: x[:, :, 2:14, 2:14],
+        lambda x: x[::2, :, ::2],
+    ],
+)
+def test_other_slices_are_no_sites(function: Callable[[Tensor], Tensor], inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(Slicing(function), inputs_of(3, 16, 16))
+    assert (seen.sites, seen.disagreements) == ((), ())
+
+
+def test_four_phases_lose_nothing(inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(Slicing(four_phases), inputs_of(3, 16, 16))
+    assert (seen.sites, seen.disagreements) == ((), ())
+    (left,) = seen.left_alone
+    assert left.reason.startswith("lossless")
+    assert len(left.calls) == 4
+
+
+def test_three_of_four_phases_lose_something(inputs_of: Callable[..., Inputs]) -> None:
+    def three(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :, a::2, b::2] for a, b in ((0, 0), (0, 1), (1, 0))], 1)
+
+    seen = survey(Slicing(three), inputs_of(3, 16, 16))
+    assert len(seen.sites) == 3
+    assert not seen.disagreements
+
+
+def test_steps_along_one_axis_multiply() -> None:
+    assert Steps(()).then(2, 1, 2).then(2, 1, 3).axes == ((2, 3, 6),)
+
+
+def test_an_index_with_a_tensor_is_no_plain_slice() -> None:
+    assert steps_of_index((slice(None), torch.tensor([0])), (1, 3, 4, 4)) is None

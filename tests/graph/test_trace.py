@@ -1,0 +1,114 @@
+"""What torch.fx can follow, what it says where it cannot, and that nothing of it stays in the caller's model."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import pytest
+import timm
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+from spdify.errors import TraceError
+from spdify.graph import survey, trace_model
+from spdify.records import Inputs, InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_followed_names_the_place(inputs_of: Callable[..., Inputs]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Sequential(nn.ReLU(), Branching()))
+    with pytest.raises(TraceError, match=r"cannot trace Sequential, near 1\.1: .*control flow"):
+        trace_model(model, inputs_of(3, 16, 16), mode="eval")
+
+
+def test_a_wrong_size_is_said(inputs_of: Callable[..., Inputs]) -> None:
+    with pytest.raises(TraceError, match="cannot run the trace of Sequential, at"):
+        trace_model(nn.Sequential(nn.Flatten(), nn.Linear(3, 4)), inputs_of(3, 16, 16), mode="eval")
+
+
+def test_the_callers_model_is_not_changed(inputs_of: Callable[..., Inputs]) -> None:
+    model = timm.create_model("levit_128s", num_classes=3).train()
+    model.stem.eval()
+    state = copy.deepcopy(model.state_dict())
+    modes = {path: m.training for path, m in model.named_modules()}
+    random_state = torch.get_rng_state()
+    survey(model, inputs_of(3, 224, 224))
+    assert {path: m.training for path, m in model.named_modules()} == modes
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        for value in getattr(module, "attention_bias_cache", {}).values():
+            assert not isinstance(value, fx.Proxy)
+        assert not getattr(module, "attention_bias_cache", {})
+
+
+def test_dropout_at_trace_time_does_not_draw_from_the_callers_seed(inputs_of: Callable[..., Inputs]) -> None:
+    class Drawing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(x, 2) * torch.rand(1)
+
+    random_state = torch.get_rng_state()
+    survey(Drawing(), inputs_of(3, 16, 16))
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_two_inputs_one_of_them_whole_numbers() -> None:
+    class Guided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.embed = nn.Conv2d(3, 4, 3, 2), nn.Embedding(10, 4)
+
+        def forward(
+            self, image: Tensor, *, label: Tensor, scale: float = 1.0, mask: Tensor | None = None
+        ) -> dict[str, Tensor]:
+            x = self.conv(image) * scale + self.embed(label)[:, :, None, None]
+            return {"x": x if mask is None else x * mask}
+
+    spec = Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),), kwargs={"label": InputSpec(shape=(1,), dtype="int64")})
+    seen = survey(Guided(), spec)
+    assert [site.path for site in seen.sites] == ["conv"]
+    assert not seen.disagreements
+
+
+def test_a_composite_that_cannot_be_opened_is_seen_by_the_census(
+    inputs_of: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2, padding=1, padding_mode="reflect")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) if len(x.shape) == x.dim() and int(x.shape[0]) > 0 else x
+
+    monkeypatch.setattr("spdify.graph.tracer._library_leaves", lambda: ((Closed,), (), ()))
+    monkeypatch.setattr("spdify.graph.trace._trace_into", _refuse_inside())
+    seen = survey(nn.Sequential(Closed()), inputs_of(3, 16, 16))
+    assert not seen.disagreements
+    (site,) = seen.sites
+    assert (site.path, site.inside) == ("0.conv", "0")
+    assert (site.geometry.padding, site.geometry.padding_mode) == ((1, 1), "reflect")
+
+
+def _refuse_inside() -> Callable[..., None]:
+    from spdify.graph import trace
+
+    real = trace._trace_into
+
+    def refuse(*args: object, inside: str = "", **kwargs: object) -> None:
+        if inside:
+            raise TraceError("closed")
+        real(*args, inside=inside, **kwargs)  # type: ignore[arg-type]
+
+    return refuse

@@ -1,0 +1,83 @@
+"""Sites made from modules, and the two verbs of these tests: check_refused and check_transformed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from spdify.records import Call, Geometry, Operator, Shape, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from spdify.rewrites import Rewrite
+
+TOLERANCE = 1e-12
+
+
+def per_axis(value: Any, dims: int) -> Shape:  # noqa: ANN401 - a number or a tuple, as torch.nn keeps it
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+def site_of(module: nn.Module, *, channels: int = 0, **fields: Any) -> Site:  # noqa: ANN401 - fields of Site
+    """Describe a convolution or pool of torch.nn as a survey would; `channels` is needed for pools."""
+    name = type(module).__name__
+    dims = int(name[-2])
+    operator: Operator = "conv" if "Conv" in name else "max_pool" if "Max" in name else "avg_pool"
+    numbers: dict[str, Any] = {
+        "kernel": per_axis(module.kernel_size, dims),
+        "stride": per_axis(module.stride, dims),
+        "padding": per_axis(module.padding, dims),
+        "dilation": per_axis(getattr(module, "dilation", 1), dims),
+    }
+    names = ("groups", "padding_mode", "ceil_mode", "count_include_pad", "divisor_override")
+    numbers |= {name: getattr(module, name) for name in names if hasattr(module, name)}
+    geometry = Geometry(
+        in_channels=getattr(module, "in_channels", channels),
+        out_channels=getattr(module, "out_channels", channels),
+        bias=getattr(module, "bias", None) is not None,
+        **numbers,
+    )
+    out = tuple(geometry.output_size(16, axis) for axis in range(dims))
+    call = Call(input=(1, geometry.in_channels, *(16,) * dims), output=(1, geometry.out_channels, *out))
+    found = {"path": "stem.op", "operator": operator, "type_name": name, "geometry": geometry, "calls": (call,)}
+    return Site(**(found | fields))
+
+
+def check_refused(rewrite: Rewrite[Any], site: Site, reason: str) -> None:
+    """Hold that the rewrite refuses the site and says why."""
+    found = rewrite.check(site)
+    assert found is not None
+    assert reason in found
+
+
+def check_transformed(
+    rewrite: Rewrite[Any], module: nn.Module, sizes: Sequence[Shape], *, channels: int = 0
+) -> nn.Module:
+    """Hold that the block computes what the module does, with the same gradients; give the block."""
+    site = site_of(module, channels=channels)
+    assert rewrite.check(site) is None
+    assert rewrite.keep(site) is None
+    assert rewrite.claim(site).value == "exact"
+    module = module.double()
+    old = {name: torch.randn_like(p).requires_grad_() for name, p in module.named_parameters()}
+    kept = {name: tensor.detach().clone() for name, tensor in old.items()}
+    block = rewrite.build(site).double()
+    new = {name: tensor.double() for name, tensor in rewrite.weights(site, old).items()}
+    assert set(new) == set(block.state_dict())
+    assert {name: t.shape for name, t in new.items()} == {name: t.shape for name, t in block.state_dict().items()}
+    for size in sizes:
+        x = torch.randn(2, site.geometry.in_channels, *size, dtype=torch.float64, requires_grad=True)
+        expected, actual = functional_call(module, old, (x,)), functional_call(block, new, (x,))
+        torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
+        cotangent = torch.randn_like(expected)
+        inputs: list[Tensor] = [x, *old.values()]
+        wanted = torch.autograd.grad(expected, inputs, cotangent)
+        torch.testing.assert_close(torch.autograd.grad(actual, inputs, cotangent, retain_graph=True), wanted)
+    assert all(torch.equal(old[name], kept[name]) for name in old), "weights() changed what it was given"
+    return block

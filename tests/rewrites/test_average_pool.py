@@ -1,0 +1,84 @@
+"""An average pool becomes SPD and a depthwise convolution with the same function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from spdify.blocks import SPDAvgPool
+from spdify.rewrites import ReplaceAveragePool
+from spdify.rewrites.base import NoParams
+from tests.rewrites.sites import check_refused, check_transformed, site_of
+
+SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
+REWRITE = ReplaceAveragePool(NoParams())
+
+
+@pytest.mark.parametrize(
+    ("module", "fields", "reason"),
+    [
+        (nn.MaxPool2d(2), {}, "replaces avg_pool, this is a max_pool"),
+        (nn.Conv2d(4, 8, 3, 2), {}, "replaces avg_pool, this is a conv"),
+        (nn.AvgPool2d(2), {"operator": "slice"}, "this is a slice"),
+        (nn.AvgPool2d(2), {"operation": "avg_pool:0"}, "functional call"),
+        (nn.AvgPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
+        (nn.AvgPool2d(2), {"obstacles": ("AvgPool2dSame computes more than AvgPool2d",)}, "computes more"),
+        (nn.AvgPool2d(2), {"obstacles": ("it runs with different windows or channel counts",)}, "channel counts"),
+    ],
+)
+def test_refused(module: nn.Module, fields: dict[str, Any], reason: str) -> None:
+    check_refused(REWRITE, site_of(module, channels=4, **fields), reason)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(1, 2),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False, divisor_override=1),
+        nn.AvgPool2d((1, 5), (3, 2), (0, 2), ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(2, 5, 1),
+        nn.AvgPool1d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool1d(4, 3, 2, ceil_mode=True),
+        nn.AvgPool3d(3, 2, 1, count_include_pad=False, ceil_mode=True),
+        nn.AvgPool3d((1, 2, 2), (1, 2, 2)),
+    ],
+    ids=str,
+)
+def test_transformed(module: nn.Module) -> None:
+    dims = int(type(module).__name__[-2])
+    block = check_transformed(REWRITE, module, SIZES[dims], channels=3)
+    assert isinstance(block, SPDAvgPool)
+
+
+def test_another_divisor_is_seen() -> None:
+    class Wrong(ReplaceAveragePool):
+        def weights(self, site: Any, old: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - not looked at
+            return {name: tensor * 1.01 for name, tensor in super().weights(site, old).items()}
+
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(Wrong(NoParams()), nn.AvgPool2d(2), SIZES[2], channels=3)
+
+
+def test_weights_are_given_in_full_precision_and_draw_nothing() -> None:
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        weight = REWRITE.weights(site_of(nn.AvgPool2d(3, 2, 1), channels=3), {})["weight"]
+    assert (weight.dtype, weight.device.type) == (torch.float64, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_takes_no_params() -> None:
+    with pytest.raises(ValidationError):
+        NoParams(form="conv")  # type: ignore[call-arg]

@@ -1,0 +1,134 @@
+"""A strided convolution becomes an SPD-Conv with the same function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from spdify.blocks import SPDConv, SPDPointwiseConv
+from spdify.rewrites import ReplaceStridedConv
+from spdify.rewrites.strided_conv import StridedConvParams
+from tests.rewrites.sites import check_refused, check_transformed, site_of
+
+SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
+
+
+def rewrite(**params: Any) -> ReplaceStridedConv:  # noqa: ANN401 - parameters of the rewrite
+    return ReplaceStridedConv(StridedConvParams(**params))
+
+
+@pytest.mark.parametrize(
+    ("module", "fields", "reason"),
+    [
+        (nn.MaxPool2d(2), {}, "replaces conv, this is a max_pool"),
+        (nn.AvgPool2d(2), {}, "replaces conv, this is a avg_pool"),
+        (nn.Conv2d(4, 8, 3, 2), {"operator": "slice"}, "this is a slice"),
+        (nn.Conv2d(4, 8, 3, 2), {"operation": "conv:0"}, "functional call"),
+        (nn.Conv2d(4, 8, 3, 2), {"operation": "conv:0", "path": ""}, "functional call"),
+        (nn.Conv2d(4, 8, 3, 2), {"path": ""}, "torch.nn.Sequential(model)"),
+        (nn.Conv2d(4, 8, 3, 2), {"obstacles": ("it has forward hooks",)}, "it has forward hooks"),
+        (nn.Conv2d(4, 8, 3, 2), {"obstacles": ("its weight is shared with b", "c")}, "shared with b; c"),
+    ],
+)
+def test_refused(module: nn.Module, fields: dict[str, Any], reason: str) -> None:
+    check_refused(rewrite(), site_of(module, channels=4, **fields), reason)
+
+
+@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("kernel", ["minimal", "odd"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(4, 6, 3, 2, 1),
+        nn.Conv2d(4, 6, 3, 2, 1, bias=False),
+        nn.Conv2d(4, 8, 3, 2, 1, groups=2),
+        nn.Conv2d(6, 6, 3, 2, 1, groups=6),
+        nn.Conv2d(3, 6, 5, 2, 2, groups=3),
+        nn.Conv2d(4, 6, 3, 2, 2, dilation=2),
+        nn.Conv2d(4, 6, 3, 3, 4, dilation=3, groups=2),
+        nn.Conv2d(4, 6, 7, 4, 3),
+        nn.Conv2d(4, 6, 3, 4, 1),
+        nn.Conv2d(4, 6, 4, 4),
+        nn.Conv2d(4, 6, 2, 3, 5),
+        nn.Conv2d(4, 6, 1, 2),
+        nn.Conv2d(4, 6, 1, 3, 1, groups=2),
+        nn.Conv2d(6, 6, 1, 2, groups=6),
+        nn.Conv2d(1, 5, 1, 2),
+        nn.Conv2d(4, 6, (3, 1), (1, 2), (1, 0)),
+        nn.Conv2d(4, 6, (1, 5), (3, 2), (0, 2)),
+        nn.Conv2d(4, 6, 3, 2, 1, padding_mode="reflect"),
+        nn.Conv2d(4, 6, 3, 2, 2, padding_mode="replicate", groups=2),
+        nn.Conv2d(4, 6, 5, 2, (2, 1), padding_mode="circular"),
+        nn.Conv2d(4, 6, 3, 2, 0, padding_mode="reflect"),
+        nn.Conv2d(4, 6, 1, 2, 1, padding_mode="reflect"),
+        nn.Conv1d(4, 6, 3, 2, 1),
+        nn.Conv1d(4, 6, 1, 4),
+        nn.Conv1d(4, 4, 4, 3, 2, groups=4, padding_mode="circular"),
+        nn.Conv3d(4, 6, 3, 2, 1),
+        nn.Conv3d(4, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1), groups=2),
+        nn.Conv3d(4, 6, 1, (1, 2, 2)),
+        nn.Conv3d(4, 4, 3, (2, 1, 3), 1, groups=4, padding_mode="replicate"),
+    ],
+    ids=str,
+)
+def test_transformed(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, kernel: str, pointwise: str) -> None:
+    torch.manual_seed(0)
+    change = rewrite(kernel=kernel, pointwise=pointwise)
+    block = check_transformed(change, module, SIZES[len(module.kernel_size)])
+    assert (block.in_channels, block.out_channels) == (module.in_channels, module.out_channels)
+
+
+def test_a_shuffled_weight_is_seen() -> None:
+    class Wrong(ReplaceStridedConv):
+        def weights(self, site: Any, old: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - not looked at
+            new = super().weights(site, old)
+            return new | {"weight": new["weight"].roll(1, dims=1)}
+
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(Wrong(StridedConvParams()), nn.Conv2d(4, 6, 3, 2, 1), SIZES[2])
+
+
+@pytest.mark.parametrize(
+    ("module", "params", "kind", "kernel"),
+    [
+        (nn.Conv2d(4, 6, 3, 2, 1), {}, SPDConv, (2, 2)),
+        (nn.Conv2d(4, 6, 3, 2, 1), {"kernel": "odd"}, SPDConv, (3, 3)),
+        (nn.Conv2d(4, 6, 16, 16), {}, SPDConv, (1, 1)),
+        (nn.Conv3d(4, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1)), {"kernel": "odd"}, SPDConv, (1, 3, 3)),
+        (nn.Conv2d(4, 6, 1, 2), {}, SPDPointwiseConv, None),
+        (nn.Conv2d(4, 6, 1, 2), {"kernel": "odd"}, SPDPointwiseConv, None),
+        (nn.Conv2d(4, 6, 1, 2), {"pointwise": "dense"}, SPDConv, (1, 1)),
+        (nn.Conv2d(4, 6, 1, 2), {"pointwise": "dense", "kernel": "odd"}, SPDConv, (1, 1)),
+        (nn.Conv2d(4, 4, 1, 2, groups=4), {}, SPDConv, (1, 1)),
+        (nn.Conv2d(4, 6, 1, 2, 1, padding_mode="reflect"), {}, SPDConv, (1, 1)),
+    ],
+)
+def test_which_block(
+    module: nn.Module, params: dict[str, str], kind: type[nn.Module], kernel: tuple[int, ...] | None
+) -> None:
+    block = rewrite(**params).build(site_of(module))
+    assert type(block) is kind
+    assert kernel is None or block.kernel_size == kernel
+
+
+def test_the_old_weight_of_a_separable_one_is_passed_on() -> None:
+    conv = nn.Conv2d(4, 6, 1, 2)
+    new = rewrite().weights(site_of(conv), conv.state_dict())
+    assert torch.equal(new["weight"], conv.weight)
+    assert new["phase_weight"].sum() == 4
+    assert torch.equal(new["phase_weight"][:, 0].flatten(), torch.ones(4))
+
+
+def test_the_claim_says_what_learns() -> None:
+    assert "one-hot" in rewrite().claim(site_of(nn.Conv2d(4, 6, 1, 2))).training
+    assert "zero taps" in rewrite().claim(site_of(nn.Conv2d(4, 6, 3, 2))).training
+
+
+@pytest.mark.parametrize("params", [{"kernel": "even"}, {"kernel": 3}, {"pointwise": True}, {"form": "strided"}])
+def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        StridedConvParams(**params)

@@ -1,0 +1,127 @@
+"""Records: geometry, sites, and the way through JSON."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from spdify.records import Call, Claim, Decision, Geometry, Inputs, InputSpec, Measure, Plan, Shape, Site, Source
+
+
+def window(
+    kernel: int | Shape = 3,
+    stride: int | Shape = 2,
+    padding: int | Shape = 1,
+    dilation: int | Shape = 1,
+    **more: object,
+) -> Geometry:
+    numbers = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    axes = {name: (value,) if isinstance(value, int) else value for name, value in numbers.items()}
+    return Geometry.model_validate({"in_channels": 4, "out_channels": 8, **axes, **more})
+
+
+def site(geometry: Geometry, *spatial: Shape, operation: str = "") -> Site:
+    calls = tuple(Call(input=(1, 4, *size), output=(1, 8, *size)) for size in spatial)
+    return Site(path="a.b", operation=operation, operator="conv", type_name="Conv1d", geometry=geometry, calls=calls)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_output_size_is_that_of_torch(*, ceil_mode: bool) -> None:
+    for k, s, p, d, n in product((1, 2, 3, 5), (1, 2, 3, 7), (0, 1, 2), (1, 2), range(9, 15)):
+        if p > k // 2:
+            continue
+        pool = nn.MaxPool1d(k, s, p, d, ceil_mode=ceil_mode)
+        found = window(k, s, p, d, ceil_mode=ceil_mode).output_size(n, 0)
+        assert found == pool(torch.zeros(1, 1, n)).shape[-1], (k, s, p, d, n)
+
+
+def test_positions_read() -> None:
+    assert window(1, 2, 0).positions_read((8,)) == 0.5
+    assert window(3, 2, 1).positions_read((8,)) == 1
+    assert window(2, 4, 0).positions_read((8,)) == 0.5
+    assert window(3, 2, 0).positions_read((8,)) == 7 / 8
+    assert window((1, 1), (2, 2), (0, 0), (1, 1)).positions_read((8, 4)) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("geometry", "text"),
+    [
+        (window(), "3 s2 p1"),
+        (window(1, 2, 0), "1 s2"),
+        (window(3, 2, 2, 2, groups=2), "3 s2 p2 d2 g2"),
+        (window(groups=4, padding_mode="reflect"), "3 s2 p1 dw reflect"),
+        (window(ceil_mode=True, count_include_pad=False), "3 s2 p1 ceil no-pad-count"),
+        (window(kernel=3, padding=0, count_include_pad=False), "3 s2"),
+        (window(kernel=(1, 3), stride=(1, 2), padding=(0, 1), dilation=(1, 1)), "1x3 s1x2 p0x1"),
+    ],
+)
+def test_short_form(geometry: Geometry, text: str) -> None:
+    assert str(geometry) == text
+
+
+def test_depthwise() -> None:
+    assert window(groups=4).depthwise
+    assert not window(groups=2).depthwise
+    assert not window(in_channels=1).depthwise
+
+
+def test_a_site_is_named_by_path_and_operation() -> None:
+    assert site(window(), (8,)).name == "a.b"
+    assert site(window(), (8,), operation="conv:0").name == "a.b#conv:0"
+
+
+def test_a_site_with_several_calls_takes_the_smallest() -> None:
+    twice = site(window(3, 2, 0), (9,), (8,))
+    assert twice.resolution == 8
+    assert twice.positions_read == 7 / 8
+
+
+def plan() -> Plan:
+    decision = Decision(
+        site=site(window(), (8,)),
+        action="applied",
+        rule="r",
+        rewrite="replace-strided-conv",
+        params={"kernel": "odd", "flag": True, "count": 1, "share": 1.0},
+        claim=Claim(value="exact", training="same"),
+    )
+    kept = decision.model_copy(update={"action": "kept", "claim": None})
+    inputs = Inputs(args=(InputSpec(shape=(1, 4, 8)),), kwargs={"mask": InputSpec(shape=(1, 8), dtype="bool")})
+    return Plan(rulebook="spd", fingerprint="0" * 64, inputs=inputs, decisions=(decision, kept))
+
+
+def test_json_and_back() -> None:
+    again = Plan.model_validate_json(plan().model_dump_json())
+    assert again == plan()
+    kinds = {name: type(value) for name, value in again.decisions[0].params.items()}
+    assert kinds == {"kernel": str, "flag": bool, "count": int, "share": float}
+    assert isinstance(again.decisions[0].site.geometry.kernel, tuple)
+
+
+def test_applied_are_the_decisions_that_change_the_model() -> None:
+    assert [d.action for d in plan().applied] == ["applied"]
+    assert [d.action for d in plan().with_action("kept")] == ["kept"]
+
+
+def test_records_are_frozen_and_strict() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        plan().rulebook = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        InputSpec.model_validate({"shape": [1], "size": 3})
+    with pytest.raises(ValidationError):
+        window(in_channels=0)
+
+
+def test_sums() -> None:
+    assert InputSpec(shape=(2, 3, 4)).elements == 24
+    assert Measure(params=1, macs=21, activation_bytes=0, weight_bytes=4).flops == 42
+
+
+@pytest.mark.parametrize(("kind", "registry"), [("timm", True), ("torchvision", True), ("code", False)])
+def test_registry_sources_are_built_without_the_users_code(kind: str, *, registry: bool) -> None:
+    source = Source.model_validate({"spec": "s", "kind": kind, "name": "n"})
+    assert source.is_registry is registry
