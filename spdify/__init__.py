@@ -1,7 +1,7 @@
 """Rewrite the downsampling of a trained CNN into SPD-Conv without losing what it has learned, and prove it.
 
-`convert`, `load`, `inspect`, `report`, `apply` and `map_weights` are imported when first used: importing spdify alone does not
-import PyTorch.
+`convert`, `load`, `inspect`, `report`, `apply` and `map_weights` are imported when first used: importing spdify alone
+does not import PyTorch.
 """
 
 from __future__ import annotations

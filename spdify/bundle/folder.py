@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -10,10 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
+from spdify.bundle.places import check_place, parents_of, real_path, write_error
+from spdify.bundle.reading import PLAN_FILE
 from spdify.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+STAGE = ".spdify."  # begins the names of folders that are there only while a bundle is written
+ANOTHER_FOLDER = "Choose another with -o DIR."
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -21,58 +27,79 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
 
     Args:
         folder: The final place.
-        overwrite: Whether what is there may be replaced.
+        overwrite: Whether a bundle that is there may be replaced; what spdify did not write never is.
 
     Raises:
-        BundleError: It holds something, is no folder, or its parent cannot be written.
+        BundleError: It holds something, is no folder, or cannot be written.
     """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise BundleError(f"cannot write to {folder}: it is not a folder", hint="Choose another with -o DIR.")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise BundleError(
-            f"cannot write to {folder}: it is not empty", hint="Choose another with -o DIR, or pass --overwrite."
-        )
-    parent = _existing_parent(folder)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise BundleError(f"cannot write to {folder}: no permission in {parent}", hint="Choose another with -o DIR.")
+    try:
+        _check(folder, real_path(folder), overwrite=overwrite)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
-def _existing_parent(folder: Path) -> Path:
-    """Give the nearest parent that exists."""
-    return next(p for p in folder.absolute().parents if p.exists())
+def _check(folder: Path, real: Path, *, overwrite: bool) -> None:
+    if real.exists() and not real.is_dir():
+        raise BundleError(f"cannot write to {folder}: it is not a folder", hint=ANOTHER_FOLDER)
+    if real.is_dir() and _content(real):
+        if not overwrite:
+            raise BundleError(
+                f"cannot write to {folder}: it is not empty", hint="Choose another with -o DIR, or pass --overwrite."
+            )
+        if not (real / PLAN_FILE).is_file():
+            raise BundleError(
+                f"cannot replace {folder}: it is not empty, and spdify did not write it (it has no {PLAN_FILE})",
+                hint="--overwrite replaces bundles only. Choose another folder with -o DIR, or empty it yourself.",
+            )
+    check_place(folder, real / PLAN_FILE if _stays(real) else real)
+
+
+def _content(folder: Path) -> list[Path]:
+    """List what a folder holds besides the stages of this and other runs."""
+    return [path for path in folder.iterdir() if not path.name.startswith(STAGE)]
+
+
+def _stays(folder: Path) -> bool:
+    """Whether a folder cannot be exchanged for another: we stand in it, it is mounted, or its parent is not ours."""
+    if not folder.is_dir():
+        return False
+    cwd = Path.cwd()
+    return folder == cwd or folder in cwd.parents or folder.is_mount() or not os.access(folder.parent, os.W_OK)
 
 
 @contextmanager
 def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give an empty folder beside `folder` that takes its name when the block ends well, and is removed when it does not.
+    """Give an empty folder that takes the name of `folder` when the block ends well, and is removed when it does not.
 
-    An interrupt counts as not ending well. What was in `folder` before stays until the new one is complete.
+    An interrupt counts as not ending well. What was in `folder` before stays until the new one is complete. The stage
+    lies beside `folder`; in it where `folder` itself has to stay (the working directory, a mounted volume).
 
     Args:
-        folder: The final place.
-        overwrite: Whether what is there may be replaced.
+        folder: The final place; of a link, what it points to.
+        overwrite: Whether a bundle that is there may be replaced.
 
     Yields:
         The folder to write to.
 
     Raises:
-        BundleError: The place cannot be written, or the disk is full.
+        BundleError: The place cannot be written, something came there meanwhile, or the disk is full.
     """
     check_output(folder, overwrite=overwrite)
-    folder = folder.absolute()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    except OSError as error:
+        real = real_path(folder)
+        with parents_of(real):
+            home = real if _stays(real) else real.parent
+            stage = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".partial", dir=home))
+            try:
+                yield stage
+                _open_up(stage)
+                # Once more: another process may have finished first.
+                _check(folder, real, overwrite=overwrite)
+                _put_in_place(stage, real)
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise write_error(folder, error) from error
-    try:
-        yield stage
-        _open_up(stage)
-        _put_in_place(stage, folder)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _open_up(stage: Path) -> None:
@@ -85,42 +112,44 @@ def _open_up(stage: Path) -> None:
 
 
 def _put_in_place(stage: Path, folder: Path) -> None:
-    """Rename the stage; the old folder steps aside first and comes back if that fails."""
-    if not folder.exists():
+    if stage.parent == folder:
+        _move_in(stage, folder)
+    elif folder.is_dir() and _content(folder):
+        _exchange(stage, folder)
+    else:
+        if folder.is_dir():
+            folder.rmdir()
+        # Both fail where somebody has just put something there.
         stage.rename(folder)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-    old = folder.rename(aside / folder.name)
+
+
+def _exchange(stage: Path, folder: Path) -> None:
+    """Rename the stage; the old folder steps aside first and comes back if that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".old", dir=folder.parent))
+    old = aside / folder.name
     try:
+        folder.rename(old)
         stage.rename(folder)
     except BaseException:
-        old.rename(folder)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():  # else the only copy lies there
+            shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_text(file: Path, text: str, *, overwrite: bool) -> None:
-    """Write a text file whole: beside its place first, then renamed.
-
-    Raises:
-        BundleError: It exists and may not be replaced, or cannot be written.
-    """
-    if file.exists() and not overwrite:
-        raise BundleError(f"cannot write {file}: it exists", hint="Choose another with -o FILE, or pass --overwrite.")
+def _move_in(stage: Path, folder: Path) -> None:
+    """Move the stage's files one level up; old ones step aside first and come back if that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".old", dir=folder))
+    moves = [(path, aside / path.name) for path in _content(folder)]
+    moves += [(path, folder / path.name) for path in stage.iterdir()]
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as stage:
-            part = Path(stage) / file.name
-            part.write_text(text, encoding="utf-8")
-            part.replace(file)
-    except OSError as error:
-        raise write_error(file, error) from error
-
-
-def write_error(folder: Path, error: Exception) -> BundleError:
-    """Turn a fault of the operating system into one that says what to do."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
-    if full:
-        return BundleError(f"cannot write {folder}: no space left on the device", hint="Free some, or choose another -o DIR.")
-    reason = getattr(error, "strerror", None) or str(error)
-    return BundleError(f"cannot write {folder}: {reason}", hint="Choose another folder with -o DIR.")
+        for source, target in moves:
+            source.rename(target)
+    except BaseException:
+        for source, target in reversed(moves):
+            if target.exists() and not source.exists():
+                target.rename(source)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

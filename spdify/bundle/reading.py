@@ -21,12 +21,17 @@ REPORT_FILE = "report.json"
 CONFIG_FILE = "config.json"
 SHARED_KEY = "shared"  # in the metadata of the weights: names of tensors that are stored under another name
 
+MAX_RECORD_BYTES = 64 * 2**20  # a network of a thousand sites has 2 MiB; more is no record
+
 RecordT = TypeVar("RecordT", bound=Record)
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a path is a folder that spdify wrote."""
-    return (Path(path) / PLAN_FILE).is_file()
+    """Whether a path is a folder that spdify wrote; false where that cannot be seen."""
+    try:
+        return (Path(path) / PLAN_FILE).is_file()
+    except OSError:  # a model's name that is too long for a file's, or a folder that may not be read
+        return False
 
 
 def read_record(folder: Path) -> BundleRecord:
@@ -50,10 +55,17 @@ def read_report(folder: Path) -> Report:
 def _read(folder: Path, name: str, kind: type[RecordT]) -> RecordT:
     file = folder / name
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise BundleError(f"cannot read {file}: {reason}", hint="A bundle is a folder that `spdify convert` wrote.") from error
+        with file.open("rb") as stream:
+            text = stream.read(MAX_RECORD_BYTES + 1)
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {file}: {error.strerror or error}", hint="A bundle is a folder that `spdify convert` wrote."
+        ) from error
+    if len(text) > MAX_RECORD_BYTES:
+        raise BundleError(
+            f"cannot read {file}: expected at most {MAX_RECORD_BYTES} bytes, got more",
+            hint="The bundle is damaged: convert the model again.",
+        )
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
@@ -78,7 +90,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             state: dict[str, Tensor] = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - no mapping
         shared = json.loads(metadata.get(SHARED_KEY, "{}"))
         return state | {name: state[kept] for name, kept in shared.items()}
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BundleError(
-            f"cannot read {file}: {error}", hint="The file is damaged or incomplete: copy or convert it again."
+            f"cannot read {file}: {_reason(error)}", hint="The file is damaged or incomplete: copy or convert it again."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Give the words of a fault; where it comes from the names of shared tensors, its own words say nothing."""
+    if isinstance(error, (SafetensorError, OSError)):
+        return str(error)
+    return f"its list of shared tensors is damaged ({type(error).__name__}: {error})"

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from spdify.bundle.card import model_card
-from spdify.bundle.folder import write_error
 from spdify.bundle.reading import CONFIG_FILE, PLAN_FILE, REPORT_FILE, SHARED_KEY, WEIGHTS_FILE
+from spdify.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from torch import Tensor
 
     from spdify.records import BundleRecord, Report, Source
 
@@ -34,17 +32,20 @@ def write_bundle(
         report_text: Content of `report.md`.
 
     Raises:
-        BundleError: A file cannot be written.
+        OSError: A file cannot be written; `staged_folder` tells it in words.
+        SafetensorError: The same, of the weights.
+        BundleError: The state dict holds something that is no tensor.
     """
-    try:
-        write_weights(folder / WEIGHTS_FILE, state)
-        (folder / CONFIG_FILE).write_text(json.dumps(timm_config(record.source), indent=2) + "\n")
-        (folder / PLAN_FILE).write_text(record.model_dump_json(indent=2) + "\n")
-        (folder / REPORT_FILE).write_text(report.model_dump_json(indent=2) + "\n")
-        (folder / "report.md").write_text(report_text)
-        (folder / "README.md").write_text(model_card(record, report))
-    except (OSError, SafetensorError) as error:
-        raise write_error(folder, error) from error
+    texts = {
+        CONFIG_FILE: json.dumps(timm_config(record.source), indent=2) + "\n",
+        PLAN_FILE: record.model_dump_json(indent=2) + "\n",
+        REPORT_FILE: report.model_dump_json(indent=2) + "\n",
+        "report.md": report_text,
+        "README.md": model_card(record, report),
+    }
+    write_weights(folder / WEIGHTS_FILE, state)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
@@ -52,6 +53,11 @@ def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
     kept: dict[tuple[object, ...], str] = {}
     tensors, shared = {}, {}
     for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise BundleError(
+                f"cannot write {name} of the state dict: expected a tensor, got {type(tensor).__name__}",
+                hint="Extra state (`get_extra_state`) is not data that safetensors can hold: convert without it.",
+            )
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in kept:
             shared[name] = kept[place]

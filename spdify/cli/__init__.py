@@ -1,5 +1,20 @@
 """The command line: parses, calls the API, renders. PyTorch is imported only when a command runs."""
 
-from spdify.cli.app import app, main
+from __future__ import annotations
 
-__all__ = ["app", "main"]
+import sys
+
+from spdify.errors import ExitCode
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; an interrupt while it is still being imported ends it like any other."""
+    try:
+        from spdify.cli.app import run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; nothing was left half-written\n")
+        raise SystemExit(ExitCode.INTERRUPTED) from None

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from spdify.cli.terminal import SETTINGS, error_console
+from spdify.cli.terminal import SETTINGS, error_console, printable
 from spdify.errors import ExitCode, SpdifyError
-
-if TYPE_CHECKING:
-    from typer import Context
 
 
 class SpdifyGroup(TyperGroup):
     """Command group that ends with a clear message and the right exit code whatever a command raises."""
 
-    def invoke(self, ctx: Context) -> Any:  # noqa: ANN401 - the type of the base class  # type: ignore[override]
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's context class has changed its home between releases
         """Run the command."""
         try:
-            return super().invoke(ctx)  # type: ignore[arg-type]
+            return super().invoke(ctx)
         except SpdifyError as error:
             _tell(error.message, error.hint)
             raise typer.Exit(int(error.exit_code)) from error
@@ -43,6 +40,6 @@ def _tell(message: str, hint: str) -> None:
     if SETTINGS.debug:
         console.print_exception()
     console.print("[bold red]error:[/]", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
     if hint:
-        console.print(hint, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(hint), markup=False, highlight=False, soft_wrap=True)

@@ -16,27 +16,29 @@ MODEL_HELP = (
     "A timm name (resnet50), torchvision:NAME (tv:NAME), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
     "package.module:FACTORY, or a folder that spdify wrote."
 )
+MAX_SEED = 2**32 - 1  # what NumPy takes, too
 WEIGHTS, SHAPE, SAYING = "Model and weights", "Model and weights", "Output"
 
 
-def _set_quiet(value: bool) -> bool:  # noqa: FBT001 - typer calls it so
+def _set_quiet(value: bool) -> bool:
     SETTINGS.quiet = value
     return value
 
 
-def _set_verbose(value: bool) -> bool:  # noqa: FBT001
+def _set_verbose(value: bool) -> bool:
     SETTINGS.verbose = value
     return value
 
 
-def _set_debug(value: bool) -> bool:  # noqa: FBT001
+def _set_debug(value: bool) -> bool:
     SETTINGS.debug = value
     return value
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 Pretrained = Annotated[
-    bool, typer.Option("--pretrained", help="Download the registry's weights (default: random).", rich_help_panel=WEIGHTS)
+    bool,
+    typer.Option("--pretrained", help="Download the registry's weights (default: random).", rich_help_panel=WEIGHTS),
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -50,9 +52,16 @@ ModelKwargs = Annotated[
 ]
 InputSize = Annotated[
     str | None,
-    typer.Option(metavar="C,H,W", help="Input size without the batch (default: the model's own).", rich_help_panel=SHAPE),
+    typer.Option(
+        metavar="C,H,W", help="Input size without the batch (default: the model's own).", rich_help_panel=SHAPE
+    ),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random weights and of the proofs.", rich_help_panel=SHAPE)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, max=MAX_SEED, help="Seed of random weights and of the proofs.", rich_help_panel=SHAPE
+    ),
+]
 Code = Annotated[
     str | None,
     typer.Option(
@@ -68,17 +77,18 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Say nothing but results and faults.", callback=_set_quiet, rich_help_panel=SAYING)
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Say nothing but results and faults.", callback=_set_quiet, rich_help_panel=SAYING
+    ),
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="One line per step.", callback=_set_verbose, rich_help_panel=SAYING)
 ]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, rich_help_panel=SAYING)
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, rich_help_panel=SAYING)]
 
 
-def build_options(  # noqa: PLR0913 - one per option
+def build_options(
     *,
     pretrained: bool,
     checkpoint: Path | None,
@@ -93,7 +103,7 @@ def build_options(  # noqa: PLR0913 - one per option
     Raises:
         UsageError: One of them cannot be read, or two contradict each other.
     """
-    from spdify.sources import BuildOptions, parse_input_size, parse_model_kwargs  # noqa: PLC0415 - imports PyTorch
+    from spdify.sources import BuildOptions, parse_input_size, parse_model_kwargs
 
     return BuildOptions(
         pretrained=pretrained,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spdify.reporting.figures import change, quantity, shape
+from spdify.cli.terminal import printable
+from spdify.reporting.figures import change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, total_rows
 
 if TYPE_CHECKING:
@@ -25,37 +27,44 @@ WIDE = 100  # columns from which shapes are shown
 
 def _table(*columns: tuple[str, str], title: str = "") -> Table:
     """Make a plain table; each column is a name and `left` or `right`."""
-    table = Table(box=None, header_style="bold", title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        box=None, header_style="bold", title=title or None, title_justify="left", title_style="bold", pad_edge=False
+    )
     for name, justify in columns:
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     return table
 
 
+def _cell(text: str, style: str = "") -> Text:
+    """Give text of somebody's, not to be read as markup."""
+    return Text(printable(text), style=style)
+
+
 def render_inspection(console: Console, found: Inspection) -> None:
     """Show the sites of a model, what is left alone, and whether both eyes agree."""
-    inputs = ", ".join("×".join(map(str, spec.shape[1:])) for spec in found.inputs.args) or "named inputs"
-    console.print(
-        f"[bold]{found.model}[/] at {inputs}: {len(found.sites)} sites, "
-        f"{quantity(found.cost.params)} parameters, {quantity(found.cost.macs)} MACs"
-    )
+    cost = f"{quantity(found.cost.params)} parameters, {quantity(found.cost.macs)} MACs"
+    text = f" at {inputs_text(found.inputs)}: {len(found.sites)} sites, {cost}"
+    console.print(Text.assemble((printable(found.model), "bold"), text))
     if found.sites:
         wide = console.width >= WIDE
-        table = _table(("site", "left"), ("operator", "left"), *([("shape", "left")] if wide else []), ("MACs", "right"), ("reads", "right"))
+        shapes = [("shape", "left")] if wide else []
+        table = _table(("site", "left"), ("operator", "left"), *shapes, ("MACs", "right"), ("reads", "right"))
         for site in found.sites:
             share = 100 * site.macs / found.cost.macs if found.cost.macs else 0
             row = [site.name, f"{site.operator}{site.geometry.dims}d {site.geometry}"]
-            row += [shape(site.calls[0])] if wide else []
-            table.add_row(*map(Text, row), f"{share:.1f}%", f"{100 * site.positions_read:.0f}%")
+            row += [shape(site.calls)] if wide else []
+            table.add_row(*map(_cell, row), f"{share:.1f}%", f"{100 * site.positions_read:.0f}%")
         console.print(table)
-        console.print("MACs: share of the model's; reads: share of the input positions that the operator looks at.", style="dim")
+        key = "MACs: share of the model's; reads: share of the input positions that the operator looks at."
+        console.print(key, style="dim")
         for site in found.sites:
             for obstacle in site.obstacles:
-                console.print(Text(f"{site.name}: {obstacle}", style="yellow"))
+                console.print(_cell(f"{site.name}: {obstacle}", "yellow"))
     _render_left_alone(console, found.left_alone)
     if found.disagreements:
         console.print("Trace and census disagree:", style="bold red")
         for words in found.disagreements:
-            console.print(Text(f"  {words}"))
+            console.print(_cell(f"  {words}"))
     else:
         console.print("Trace and operator census agree.", style="green")
 
@@ -64,14 +73,14 @@ def _render_left_alone(console: Console, left: tuple[LeftAlone, ...]) -> None:
     if left:
         table = _table(("left alone", "left"), ("operator", "left"), ("why", "left"))
         for item in left:
-            table.add_row(*map(Text, (item.path or "(model)", item.operator, item.reason)))
+            table.add_row(*map(_cell, (item.path or "(model)", item.operator, item.reason)))
         console.print(table)
 
 
 def render_report(console: Console, report: Report) -> None:
     """Show what changed and what it costs."""
-    console.print(f"[bold]{report.model}[/], rulebook {report.rulebook}")
-    console.print(headline(report))
+    console.print(Text.assemble((printable(report.model), "bold"), f", rulebook {printable(report.rulebook)}"))
+    console.print(Text(headline(report)))
     totals = _table(("", "left"), ("before", "right"), ("after", "right"), ("change", "right"))
     for row in total_rows(report):
         totals.add_row(*row)
@@ -87,21 +96,32 @@ def _render_decisions(console: Console, report: Report) -> None:
     if not report.decisions:
         return
     costs = {cost.name: cost for cost in report.sites}
-    table = _table(("site", "left"), ("operator", "left"), ("decision", "left"), ("parameters", "right"), ("MACs", "right"))
+    table = _table(
+        ("site", "left"), ("operator", "left"), ("decision", "left"), ("parameters", "right"), ("MACs", "right")
+    )
     for decision in report.decisions:
         site, cost = decision.site, costs.get(decision.site.name)
         claim = f" ({decision.claim.value})" if decision.claim is not None else ""
         done = Text(f"{decision.action}{claim}", style=ACTION_STYLES[decision.action])
         if decision.action != "applied":
-            done.append(f": {decision.reason}", style="default")
-        figures = (change(cost.before.params, cost.after.params), change(cost.before.macs, cost.after.macs)) if cost else ("", "")
-        table.add_row(Text(site.name), Text(f"{site.operator}{site.geometry.dims}d {site.geometry}"), done, *figures)
+            done.append(f": {printable(decision.reason)}", style="default")
+        figures = ("", "")
+        if cost is not None:
+            figures = (change(cost.before.params, cost.after.params), change(cost.before.macs, cost.after.macs))
+        window = f"{site.operator}{site.geometry.dims}d {site.geometry}"
+        table.add_row(_cell(site.name), _cell(window), done, *figures)
     console.print(table)
 
 
 def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> None:
     """Show the checks, those of single sites as one row."""
-    table = _table((f"check (level {proof})", "left"), ("outcome", "left"), ("figure", "right"), ("allowed", "right"), ("", "left"))
+    table = _table(
+        (escape(f"check (level {printable(proof)})"), "left"),
+        ("outcome", "left"),
+        ("figure", "right"),
+        ("allowed", "right"),
+        ("", "left"),
+    )
     sites = [c for c in checks if c.name.startswith("site ") and c.outcome == "passed"]
     if sites:
         worst = max(sites, key=lambda c: c.value or 0)
@@ -110,7 +130,7 @@ def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> N
     for check in checks:
         if check not in sites:
             outcome = Text(check.outcome, style=OUTCOME_STYLES[check.outcome])
-            table.add_row(Text(check.name), outcome, *check_figures(check), Text(check.detail))
+            table.add_row(_cell(check.name), outcome, *check_figures(check), _cell(check.detail))
     console.print(table)
 
 
@@ -123,4 +143,4 @@ def render_conversion(console: Console, report: Report, record: BundleRecord, fo
     elif record.onnx.note:
         console.print(Text(f"ONNX: {record.onnx.note}", style="yellow"))
     seconds = f" in {report.seconds:.0f} s (without writing)" if report.seconds is not None else ""
-    console.print(f"Written to [bold]{folder}[/]{seconds}.")
+    console.print(Text.assemble("Written to ", (str(folder), "bold"), f"{seconds}."), soft_wrap=True)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from spdify.cli import options as o
-from spdify.cli.terminal import output_console
+from spdify.cli.terminal import output_console, print_json, printable
 
 rules_app = typer.Typer(no_args_is_help=True, help="List, show and check rulebooks.")
 
@@ -22,11 +23,13 @@ def list_rules(as_json: o.Json = False, debug: o.Debug = False) -> None:
 
     books = [load_rulebook(name) for name in list_rulebooks()]
     if as_json:
-        _echo([{"name": b.name, "summary": b.summary, "source": str(b.source), "rules": len(b.rules)} for b in books])
+        print_json(
+            [{"name": b.name, "summary": b.summary, "source": str(b.source), "rules": len(b.rules)} for b in books]
+        )
         return
     table = Table("rulebook", "rules", "summary", "source", box=None, header_style="bold")
     for book in books:
-        table.add_row(book.name, str(len(book.rules)), book.summary, str(book.source))
+        table.add_row(*map(Text, (book.name, str(len(book.rules)), book.summary, str(book.source))))
     output_console().print(table)
 
 
@@ -39,18 +42,19 @@ def show_rules(book: Book, as_json: o.Json = False, debug: o.Debug = False) -> N
     rulebook = load_rulebook(book)
     rewrites = bind(rulebook)
     if as_json:
-        _echo(rulebook)
+        print_json(rulebook)
         return
     console = output_console()
-    console.print(f"[bold]{rulebook.name}[/]: {rulebook.summary}")
-    console.print(f"source: {rulebook.source}\n")
+    console.print(Text.assemble((rulebook.name, "bold"), f": {printable(rulebook.summary)}"))
+    console.print(Text(f"source: {printable(str(rulebook.source))}\n"))
     table = Table("rule", "matches", "rewrite", "parameters", box=None, header_style="bold")
     for rule in rulebook.rules:
         wanted = rule.match.model_dump(exclude_none=True)
         matches = ", ".join(f"{key}={_short(value)}" for key, value in wanted.items()) or "every site"
         params = rewrites[rule.name].params.model_dump() if rule.name in rewrites else {}
         text = ", ".join(f"{key}={value}" for key, value in params.items()) or rule.reason
-        table.add_row(rule.name, matches, rule.rewrite, text)
+        # As Text: in a string, a glob such as [ab]* would be read as markup.
+        table.add_row(*(Text(printable(cell)) for cell in (rule.name, matches, rule.rewrite, text)))
     console.print(table)
 
 
@@ -62,14 +66,8 @@ def check_rules(book: Book, debug: o.Debug = False) -> None:
 
     rulebook = load_rulebook(book)
     bind(rulebook)
-    output_console().print(f"{book}: {len(rulebook.rules)} rules, sound")
+    output_console().print(Text(f"{book}: {len(rulebook.rules)} rules, sound"))
 
 
 def _short(value: object) -> str:
     return "|".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _echo(value: object) -> None:
-    from pydantic_core import to_json
-
-    typer.echo(to_json(value, indent=2).decode())

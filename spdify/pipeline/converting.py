@@ -108,9 +108,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
     )
 
 
-def _proof_inputs(
-    opened: Opened, seed: int
-) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+def _proof_inputs(opened: Opened, seed: int) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
     return lambda dtype: example_inputs(opened.inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
 
 

@@ -6,30 +6,28 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
 from spdify.bundle import read_record, read_weights
 from spdify.engine import check_fingerprint, rebuild
-from spdify.errors import BundleError
+from spdify.errors import BundleError, SpdifyError
 from spdify.sources import build_structure
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
-    from spdify.records import BundleRecord
+    from spdify.records import BundleRecord, Plan
 
 
 def load(folder: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "cpu") -> nn.Module:
     """Load a converted network from its bundle.
 
-    Nothing in the bundle is run: registry models are built by timm or torchvision from their name; for a network of your own
-    hand over a freshly built original.
+    Nothing in the bundle is run: registry models are built by timm or torchvision from their name; for a network of
+    your own hand over a freshly built original.
 
     Args:
         folder: What `spdify convert` or `Conversion.save` wrote.
-        model: The original network, with any weights; not changed. Needed for code of your own, taken instead of building
-            for registry models.
+        model: The original network, with any weights; not changed. Needed for code of your own, taken instead of
+            building for registry models.
         device: Where the weights go.
 
     Returns:
@@ -56,12 +54,25 @@ def build_converted(record: BundleRecord, model: nn.Module | None, folder: Path)
     else:
         raise BundleError(
             f"cannot build {record.source.spec} for {folder}: it is code of your own, which a bundle does not hold",
-            hint="Hand it over: spdify.load(folder, model=factory()); on the command line, --code path/to/file.py:factory.",
+            hint="Hand it over: spdify.load(folder, model=factory()), or --code path/to/file.py:factory.",
         )
     for plan in record.plans:
         check_fingerprint(network, plan)
-        rebuild(network, plan)
+        _rebuild(network, plan, folder)
     return network
+
+
+def _rebuild(network: nn.Module, plan: Plan, folder: Path) -> None:
+    """Put the blocks of a plan into a network; a plan of the right form may still hold geometries that nothing has."""
+    try:
+        rebuild(network, plan)
+    except SpdifyError:
+        raise
+    except Exception as error:
+        raise BundleError(
+            f"cannot build the blocks of {folder}: {type(error).__name__}: {error}",
+            hint="The plan in spdify.json is damaged: convert the model again.",
+        ) from error
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
@@ -70,24 +81,24 @@ def load_state(network: nn.Module, state: dict[str, Tensor], *, where: str) -> N
     Raises:
         BundleError: Names or shapes do not fit.
     """
-    tied = _tied_names(network)
-    if tied:  # assigning would untie them
-        network.to_empty(device="cpu")
+    ties = _ties(network)
     try:
-        network.load_state_dict(state, assign=not tied)
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise BundleError(
             f"cannot load the weights of {where}: {' '.join(line.strip() for line in lines[1:4])}",
             hint="The bundle is damaged, or its weights are those of another network.",
         ) from error
+    for (first, name), *others in ties:
+        for module, other in others:
+            module.register_parameter(other, getattr(first, name))
 
 
-def _tied_names(network: nn.Module) -> bool:
-    """Whether one parameter belongs to two different modules."""
-    owners: dict[int, int] = {}
+def _ties(network: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """List the places of each parameter that has several: assigning gives each place a tensor of its own."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            if owners.setdefault(id(parameter), id(module)) != id(module):
-                return True
-    return False
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            places.setdefault(id(parameter), []).append((module, name))
+    return [where for where in places.values() if len(where) > 1]

@@ -9,19 +9,23 @@ from torch import nn
 
 from spdify.bundle import is_bundle, read_report
 from spdify.engine import apply, make_plan
+from spdify.errors import UsageError
 from spdify.graph import fingerprint, survey
 from spdify.graph.census import take_census
 from spdify.pipeline.opening import Opened, open_model
 from spdify.reporting import compare_models, make_inspection, make_report
+from spdify.reporting.figures import inputs_text
 from spdify.rulebook import load_rulebook, with_overrides
+from spdify.sources import BuildOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spdify.records import Report
     from spdify.reporting import Inspection
-    from spdify.sources import BuildOptions
     from spdify.sources.example import Example
+
+DEFAULT_RULES = "spd"
 
 
 def inspect(
@@ -50,7 +54,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     model: str | Path | nn.Module,
     other: str | Path | nn.Module | None = None,
     *,
-    rules: str = "spd",
+    rules: str = DEFAULT_RULES,
     overrides: Sequence[str] = (),
     example_input: Example | None = None,
     options: BuildOptions | None = None,
@@ -60,8 +64,8 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     """Compare a model with its conversion, or with another model.
 
     Args:
-        model: A source or a module: compared with its conversion by `rules`, which is not proved here. A bundle's folder:
-            its own report.
+        model: A source or a module: compared with its conversion by `rules`, which is not proved here. A bundle's
+            folder: its own report.
         other: Compared with `model` in total, instead of a conversion.
         rules: Rulebook for the conversion.
         overrides: `rule.param=value` items.
@@ -74,14 +78,39 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         SpdifyError: A model cannot be opened, traced or run.
     """
     if stored and other is None and not isinstance(model, nn.Module) and is_bundle(model):
+        _require_as_stored(model, rules, overrides, example_input, options)
         return read_report(Path(model))
     first = open_model(model, options=options, example_input=example_input, code=code)
     if other is None:
         return _against_conversion(first, rules, overrides)
     second = open_model(other, options=options, example_input=example_input, code=code)
     censuses = [take_census(o.model, o.inputs, mode="eval") for o in (first, second)]
-    name = f"{first.source.name} → {second.source.name}"
+    name = " → ".join(_titles(first, second))
     return compare_models(name, first.model, censuses[0], second.model, censuses[1])
+
+
+def _require_as_stored(
+    model: str | Path,
+    rules: str,
+    overrides: Sequence[str],
+    example_input: Example | None,
+    options: BuildOptions | None,
+) -> None:
+    """Refuse wishes that a bundle's own report cannot follow."""
+    options = options or BuildOptions()
+    if rules != DEFAULT_RULES or overrides or example_input is not None or options != BuildOptions(seed=options.seed):
+        raise UsageError(
+            f"cannot report {model} with other rules, inputs or weights: a bundle gives the report it was saved with",
+            hint="Leave the options out, or name the original model.",
+        )
+
+
+def _titles(first: Opened, second: Opened) -> tuple[str, str]:
+    """Name two models, with their inputs where these differ: MACs at different sizes are easily misread."""
+    if first.inputs == second.inputs:
+        return first.source.name, second.source.name
+    a, b = (f"{opened.source.name} at {inputs_text(opened.inputs)}" for opened in (first, second))
+    return a, b
 
 
 def _against_conversion(opened: Opened, rules: str, overrides: Sequence[str]) -> Report:

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import timm
 from torch import nn
 
 from spdify.bundle import is_bundle, read_record
-from spdify.errors import UsageError
+from spdify.errors import BundleError, UsageError
 from spdify.pipeline.loading import load
+from spdify.records import Inputs
 from spdify.sources import BuildOptions, build, describe_inputs, from_module
 
 if TYPE_CHECKING:
-    from spdify.records import Inputs, Plan, Source
+    from spdify.records import BundleRecord, Plan, Source
     from spdify.sources.example import Example
+
+FOLDER_HINT = "A timm model goes by its name (timm:NAME), a folder that timm wrote by local-dir:FOLDER."
+_ANY_SIZE = (1, 1)
 
 
 @dataclass
@@ -53,7 +58,7 @@ def open_model(
     Raises:
         SourceError: The model cannot be found or built.
         BundleError: The bundle cannot be read.
-        UsageError: The inputs are not known.
+        UsageError: The inputs are not known, or the name means two things.
     """
     options = options or BuildOptions()
     inputs = None if example_input is None else describe_inputs(example_input)
@@ -61,11 +66,33 @@ def open_model(
         loaded = from_module(model, inputs=inputs)
         return Opened(loaded.model, loaded.source, loaded.inputs)
     if is_bundle(model):
+        _require_one_meaning(model)
         return _open_bundle(Path(model), options, inputs, code)
+    if isinstance(model, Path) or _is_path_of_folder(model):
+        raise BundleError(f"cannot open {model}: it is no folder that spdify wrote", hint=FOLDER_HINT)
     if code is not None:
-        raise UsageError(f"cannot use --code with {model}: it is not a bundle", hint="Give the code as the model itself.")
-    loaded = build(str(model), options)
+        raise UsageError(
+            f"cannot use --code with {model}: it is not a bundle", hint="Give the code as the model itself."
+        )
+    loaded = build(model, options)
     return Opened(loaded.model, loaded.source, inputs or loaded.inputs)
+
+
+def _require_one_meaning(model: str | Path) -> None:
+    """Refuse a name that is both a bundle's folder here and a model of timm: either could be meant."""
+    if isinstance(model, str) and Path(model).name == model and timm.is_model(model.partition(".")[0]):
+        raise UsageError(
+            f"cannot tell what {model} is: a folder here that spdify wrote, and a model of timm",
+            hint=f"Write ./{model} for the folder, timm:{model} for the model.",
+        )
+
+
+def _is_path_of_folder(model: str) -> bool:
+    """Whether a source is written like a path, not like a name, and is that of a folder."""
+    try:
+        return Path(model).name != model and Path(model).is_dir()
+    except OSError:
+        return False
 
 
 def _open_bundle(folder: Path, options: BuildOptions, inputs: Inputs | None, code: str | None) -> Opened:
@@ -73,13 +100,31 @@ def _open_bundle(folder: Path, options: BuildOptions, inputs: Inputs | None, cod
     if options != BuildOptions(input_size=options.input_size, seed=options.seed):
         raise UsageError(
             f"cannot build {folder} anew: it is a bundle, with its own weights and classes",
-            hint="Leave out --pretrained, --checkpoint, --num-classes, --in-chans and --model-kwargs, or convert the original.",
+            hint="Leave out --pretrained, --checkpoint, --num-classes, --in-chans and --model-kwargs, "
+            "or name the original.",
         )
     record = read_record(folder)
-    base = build(code, BuildOptions(input_size=options.input_size)).model if code is not None else None
-    model = load(folder, model=base)
-    known = record.plans[-1].inputs
-    if options.input_size is not None and inputs is None:
-        first = known.args[0].model_copy(update={"shape": (1, *options.input_size)})
-        known = known.model_copy(update={"args": (first,)})
-    return Opened(model, record.source, inputs or known, record.plans)
+    if not record.plans:
+        raise BundleError(f"cannot open {folder}: its spdify.json has no plan", hint="Convert the model again.")
+    model = load(folder, model=None if code is None else _build_original(code, record))
+    known = inputs or _inputs(folder, record.plans[-1].inputs, options.input_size)
+    return Opened(model, record.source, known, record.plans)
+
+
+def _build_original(code: str, record: BundleRecord) -> nn.Module:
+    """Build the network that a bundle was made from, with the arguments that its factory had then."""
+    kwargs = record.source.kwargs if record.source.kind == "code" else {}
+    # What goes in is known from the plan; the size only keeps the factory's model from being asked for one.
+    return build(code, BuildOptions(model_kwargs=kwargs, input_size=_ANY_SIZE)).model
+
+
+def _inputs(folder: Path, known: Inputs, size: tuple[int, ...] | None) -> Inputs:
+    """Give the inputs that a bundle was made with, at another size where one is asked for."""
+    if size is None:
+        return known
+    if len(known.args) != 1 or known.kwargs:
+        raise UsageError(
+            f"cannot use --input-size with {folder}: its network does not take one input",
+            hint="Leave it out, or give example_input in Python.",
+        )
+    return Inputs(args=(known.args[0].model_copy(update={"shape": (1, *size)}),))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spdify.records import Call
+    from spdify.records import Call, Inputs
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+ROUNDS_UP = 0.99995  # four digits of what lies between this and 1 show 1.000
 
 
 def quantity(number: float, unit: str = "") -> str:
     """Give a number with a decimal prefix and four digits: 25.56 M, 4.089 G; small whole numbers as they are."""
     for step, prefix in _STEPS:
-        if abs(number) >= step:
+        if abs(number) >= ROUNDS_UP * step:
             return f"{number / step:.4g} {prefix}{unit}"
     return f"{number:.0f}{f' {unit}' if unit else ''}"
 
@@ -28,6 +29,14 @@ def change(before: float, after: float) -> str:
     return f"{percent:+.1f}%" if abs(percent) >= 0.05 else f"{percent:+.2g}%"  # noqa: PLR2004 - what one digit shows
 
 
-def shape(call: Call) -> str:
-    """Give the shapes of a call without the batch: 64×56×56 → 128×28×28."""
-    return " → ".join("×".join(map(str, side[1:])) for side in (call.input, call.output))
+def shape(calls: tuple[Call, ...]) -> str:
+    """Give the shapes of the first call without the batch: 64×56×56 → 128×28×28; empty where there is none."""
+    if not calls:
+        return ""
+    return " → ".join("×".join(map(str, side[1:])) for side in (calls[0].input, calls[0].output))
+
+
+def inputs_text(inputs: Inputs) -> str:
+    """Give the shapes of a model's inputs without the batch: 3×224×224; by name where they have names."""
+    shapes = ["×".join(map(str, spec.shape[1:])) for spec in inputs.args]
+    return ", ".join(shapes + [f"{k} {'×'.join(map(str, v.shape[1:]))}" for k, v in inputs.kwargs.items()])

@@ -64,9 +64,7 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
 ) -> Report:
     """Compare a model with its conversion, in total and at every site that was changed."""
     sites = tuple(
-        SiteCost(
-            name=d.site.name, before=_part(model, before, d.site.path), after=_part(converted, after, d.site.path)
-        )
+        SiteCost(name=d.site.name, before=_part(model, before, d.site.path), after=_part(converted, after, d.site.path))
         for d in plan.applied
     )
     return Report(

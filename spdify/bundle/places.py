@@ -1,0 +1,98 @@
+"""Places for output: whether something can be written there, and what the system's refusals mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spdify.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def real_path(path: Path) -> Path:
+    """Give the absolute path without links, `.` and `..`; it need not exist."""
+    return Path(os.path.realpath(path))
+
+
+def check_place(shown: Path, place: Path) -> None:
+    """Make sure that something can be made at a place.
+
+    Args:
+        shown: As the user gave it.
+        place: Absolute path.
+
+    Raises:
+        BundleError: Its nearest parent that exists is no folder, or cannot be written.
+    """
+    parent = next(p for p in place.parents if p.exists())
+    if not parent.is_dir():
+        raise BundleError(f"cannot write to {shown}: {parent} is not a folder", hint="Choose another place with -o.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise BundleError(f"cannot write to {shown}: no permission in {parent}", hint="Choose another place with -o.")
+
+
+@contextmanager
+def parents_of(place: Path) -> Iterator[None]:
+    """Make the folders above a place, and remove those that were made if nothing comes to lie in them."""
+    missing = [p for p in place.parents if not p.exists()]  # nearest first
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def check_file(file: Path, *, overwrite: bool) -> None:
+    """Make sure, before any work is done, that a text file can be written.
+
+    Raises:
+        BundleError: It exists and may not be replaced, is no plain file, or its folder cannot be written.
+    """
+    try:
+        real = real_path(file)
+        if real.exists() and not real.is_file():
+            raise BundleError(f"cannot write {file}: it is not a plain file", hint="Choose another with -o FILE.")
+        if real.exists() and not overwrite:
+            raise BundleError(
+                f"cannot write {file}: it exists", hint="Choose another with -o FILE, or pass --overwrite."
+            )
+        check_place(file, real)
+    except OSError as error:
+        raise write_error(file, error) from error
+
+
+def write_text(file: Path, text: str, *, overwrite: bool) -> None:
+    """Write a text file whole: beside its place first, then renamed.
+
+    Raises:
+        BundleError: It exists and may not be replaced, or cannot be written.
+    """
+    check_file(file, overwrite=overwrite)
+    try:
+        real = real_path(file)
+        with parents_of(real), tempfile.TemporaryDirectory(prefix=".spdify.", dir=real.parent) as stage:
+            part = Path(stage) / "part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(real)
+    except OSError as error:
+        raise write_error(file, error) from error
+
+
+def write_error(place: Path, error: Exception) -> BundleError:
+    """Turn a fault of the operating system, or of safetensors, into one that says what to do."""
+    # safetensors gives the system's words, and no number.
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
+    if full:
+        return BundleError(
+            f"cannot write {place}: no space left on the device", hint="Free some, or choose another place with -o."
+        )
+    reason = getattr(error, "strerror", None) or str(error)
+    return BundleError(f"cannot write {place}: {reason}", hint="Choose another place with -o.")

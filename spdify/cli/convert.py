@@ -1,0 +1,126 @@
+"""`spdify convert`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spdify.cli import options as o
+from spdify.cli.terminal import output_console, print_json, steps
+
+if TYPE_CHECKING:
+    from spdify.sources import BuildOptions
+
+
+def convert(
+    model: o.Model,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write (default: ./MODEL-RULES).")
+    ] = None,
+    rules: o.Rules = "spd",
+    overrides: o.Set = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Make a refused site an error.")] = False,
+    proof: Annotated[
+        str, typer.Option(metavar="auto|model|site", help="How far to prove; auto goes by size.")
+    ] = "auto",
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to write and compare model.onnx.")] = True,
+    opset: Annotated[int | None, typer.Option(metavar="N", help="ONNX opset (default: 20).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in the output folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and its cost; prove and write nothing.")
+    ] = False,
+    pretrained: o.Pretrained = False,
+    checkpoint: o.Checkpoint = None,
+    num_classes: o.NumClasses = None,
+    in_chans: o.InChans = None,
+    model_kwargs: o.ModelKwargs = None,
+    input_size: o.InputSize = None,
+    seed: o.Seed = 0,
+    code: o.Code = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Convert a model, prove that it computes the same, and write checkpoint, ONNX and report to a folder.
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 a check failed, 4 nothing to convert, 130 interrupted.
+    """
+    with steps() as step:
+        step("loading PyTorch")
+        from spdify.bundle import check_output
+        from spdify.cli.render import render_conversion
+        from spdify.errors import UsageError
+        from spdify.exporting import OnnxOptions
+        from spdify.pipeline import convert as convert_model
+        from spdify.verification import PROOF_LEVELS
+
+        if proof not in PROOF_LEVELS:
+            raise UsageError(
+                f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
+            )
+        build = o.build_options(
+            pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
+            model_kwargs=model_kwargs, input_size=input_size, seed=seed,
+        )  # fmt: skip
+        onnx_options = OnnxOptions(seed=seed) if opset is None else OnnxOptions(opset=opset, seed=seed)
+        folder = output or default_output(model, rules)
+        if not dry_run:
+            check_output(folder, overwrite=overwrite)
+            conversion = convert_model(
+                model, rules=rules, overrides=overrides or (), options=build, code=code, proof=proof, strict=strict,
+                command=shlex.join(["spdify", *sys.argv[1:]]), progress=step,
+            )  # fmt: skip
+            step("writing, with ONNX" if onnx else "writing")
+            record = conversion.save(folder, onnx=onnx, options=onnx_options, overwrite=overwrite)
+    if dry_run:
+        _dry_run(model, rules, overrides, build, code, strict=strict, as_json=as_json)
+    elif as_json:
+        print_json({"folder": str(folder), "report": conversion.report, "onnx": record.onnx})
+    else:
+        render_conversion(output_console(), conversion.report, record, folder)
+
+
+def _dry_run(
+    model: str,
+    rules: str,
+    overrides: list[str] | None,
+    build: BuildOptions,
+    code: str | None,
+    *,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Show what a conversion would do."""
+    from spdify.cli.render import render_report
+    from spdify.errors import NothingToConvertError, RefusedError
+    from spdify.pipeline import report as make_report
+
+    with steps() as step:
+        step("planning")
+        planned = make_report(model, rules=rules, overrides=overrides or (), options=build, code=code, stored=False)
+    if as_json:
+        print_json(planned)
+    else:
+        render_report(output_console(), planned)
+        output_console().print("Dry run: nothing was proved, nothing was written.")
+    refused = [d.site.name for d in planned.decisions if d.action == "refused"]
+    if strict and refused:
+        raise RefusedError(
+            f"cannot convert {planned.model} strictly: {len(refused)} sites refused: {', '.join(refused)}"
+        )
+    if not any(d.action == "applied" for d in planned.decisions):
+        raise NothingToConvertError(f"nothing to convert in {planned.model} with {planned.rulebook}")
+
+
+def default_output(model: str, rules: str) -> Path:
+    """Give `./<model>-<rulebook>`; for a bundle, its folder's name with the rulebook's behind it."""
+    from spdify.bundle import is_bundle
+    from spdify.sources import parse_spec
+
+    name = Path(model).resolve().name if is_bundle(model) else parse_spec(model).name
+    return Path(f"{name}-{Path(rules).stem}")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from torch import nn
+
+import spdify
+from spdify.bundle import read_record, read_report, read_weights
+from spdify.bundle.writing import timm_config, write_weights
+from spdify.errors import BundleError
+from spdify.records import BundleRecord, Report
+from spdify.sources import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spdify import Conversion
+
+FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "README.md"}
+
+
+def test_files(conversion: Conversion, tmp_path: Path) -> None:
+    record = conversion.save(tmp_path / "out", onnx=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert read_record(tmp_path / "out") == record
+    assert read_report(tmp_path / "out") == conversion.report
+    for kind, name in ((BundleRecord, "spdify.json"), (Report, "report.json")):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert kind.model_validate_json(text).model_dump_json(indent=2) + "\n" == text
+
+
+def test_card_tells_how_to_load(conversion: Conversion, tmp_path: Path) -> None:
+    conversion.save(tmp_path / "out", onnx=False)
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\nlibrary_name: spdify\n")
+    assert 'spdify.load("path/to/this/folder", model=factory())' in text
+    assert f"{conversion.report.after.params:,}" in text
+    assert ".onnx" not in text
+
+
+def test_weights_round_trip_bit_by_bit(conversion: Conversion, tmp_path: Path) -> None:
+    conversion.save(tmp_path / "out", onnx=False)
+    state, written = conversion.model.state_dict(), read_weights(tmp_path / "out")
+    assert list(written) != []
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+        assert "second.weight" not in file.keys()  # noqa: SIM118 - no mapping
+        assert json.loads(file.metadata()["shared"]) == {"second.weight": "first.weight"}
+
+
+def test_tied_weights_load_tied_and_buffers_keep_their_values(
+    conversion: Conversion, tied: nn.Module, tmp_path: Path
+) -> None:
+    conversion.save(tmp_path / "out", onnx=False)
+    loaded = spdify.load(tmp_path / "out", model=tied)
+    assert loaded.first.weight is loaded.second.weight
+    assert torch.equal(loaded.scale, tied.scale)  # type: ignore[arg-type]
+    x = torch.randn(2, 3, 9, 8)
+    assert torch.equal(loaded(x), conversion.model(x))
+    torch.testing.assert_close(loaded(x), tied(x))
+
+
+def test_views_and_odd_tensors(tmp_path: Path) -> None:
+    whole = torch.randn(4, 6)
+    state = {
+        "whole": whole, "view": whole[:2], "flipped": whole.t(), "again": whole, "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(3), "half": torch.randn(2).bfloat16(),
+    }  # fmt: skip
+    write_weights(tmp_path / "model.safetensors", state)
+    written = read_weights(tmp_path)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[k], v) and written[k].dtype == v.dtype for k, v in state.items())
+
+
+def test_extra_state_is_no_tensor(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot write _extra_state of the state dict: expected a tensor, got dict"):
+        write_weights(tmp_path / "model.safetensors", {"_extra_state": {}})  # type: ignore[dict-item]
+
+
+def test_config_has_the_keys_of_timm() -> None:
+    source = build("test_resnet").source
+    config = timm_config(source)
+    assert config["architecture"] == "test_resnet"
+    assert config["num_classes"] == 1000
+    cfg = timm.create_model("test_resnet").pretrained_cfg
+    for key in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "num_classes"):
+        expected = cfg[key]
+        assert config["pretrained_cfg"][key] == (list(expected) if isinstance(expected, tuple) else expected)
+    json.dumps(config)

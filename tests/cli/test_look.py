@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spdify.records import Report
+from spdify.reporting import Inspection, report_markdown
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Spdify
+
+SIZE = ("--input-size", "3,16,16")
+
+
+def test_inspect(spdify: Spdify) -> None:
+    text = spdify("inspect", "net.py:build", *SIZE).stdout
+    assert text.startswith("build at 3×16×16: 3 sites, ")
+    assert "conv2d 3x3 s2 p1" in text
+    assert "global: pools the whole map" in text
+    found = Inspection.model_validate_json(spdify("inspect", "net.py:build", *SIZE, "--json").stdout)
+    assert [site.path for site in found.sites] == ["0", "3", "4"]
+    assert found.disagreements == ()
+
+
+def test_inspect_a_bundle_at_another_size(spdify: Spdify, bundle: Path) -> None:
+    found = json.loads(spdify("inspect", bundle, "--code", "net.py:build", "--input-size", "3,32,32", "--json").stdout)
+    assert found["inputs"]["args"][0]["shape"] == [1, 3, 32, 32]
+    assert found["sites"] == []
+
+
+def test_report_of_a_model(spdify: Spdify) -> None:
+    text = spdify("report", "net.py:build", *SIZE).stdout
+    assert "3 sites replaced (same function)" in text  # not proved here, so no figure
+    made = Report.model_validate_json(spdify("report", "net.py:build", *SIZE, "--json").stdout)
+    assert made.proof == "none"
+    assert spdify("report", "net.py:build", *SIZE, "--markdown").stdout == report_markdown(made)
+
+
+def test_report_of_a_bundle_is_its_own(spdify: Spdify, bundle: Path) -> None:
+    stored = (bundle / "report.json").read_text(encoding="utf-8")
+    assert json.loads(spdify("report", bundle, "--json").stdout) == json.loads(stored)
+    assert spdify("report", bundle, "--markdown").stdout == (bundle / "report.md").read_text(encoding="utf-8")
+    assert "check (level model)" in spdify("report", bundle).stdout
+
+
+@pytest.mark.parametrize("args", [("--input-size", "3,32,32"), ("--rules", "other"), ("--set", "max-pool.form=keep")])
+def test_report_of_a_bundle_follows_no_wishes(spdify: Spdify, bundle: Path, args: tuple[str, str]) -> None:
+    result = spdify("report", bundle, *args, code=2)
+    assert "a bundle gives the report it was saved with" in result.stderr
+    assert "name the original model" in result.stderr
+
+
+def test_report_of_two(spdify: Spdify) -> None:
+    made = json.loads(spdify("report", "net.py:build", "net.py:plain", *SIZE, "--json").stdout)
+    assert made["model"] == "build → plain"
+    assert made["decisions"] == []
+    assert "replaced" not in spdify("report", "net.py:build", "net.py:plain", *SIZE).stdout
+
+
+def test_report_of_two_sizes_says_so(spdify: Spdify, bundle: Path) -> None:
+    size = ("--input-size", "3,32,32")
+    spdify("convert", "net.py:build", *size, "--no-onnx", "-q", "-o", "other", "--overwrite")
+    made = json.loads(spdify("report", bundle, "other", "--code", "net.py:build", "--json").stdout)
+    assert made["model"] == "build at 3×16×16 → build at 3×32×32"
+
+
+def test_report_to_a_file(spdify: Spdify) -> None:
+    result = spdify("report", "net.py:build", *SIZE, "-o", "sub/report.md")
+    assert result.stdout == ""
+    text = Path("sub/report.md").read_text(encoding="utf-8")
+    assert text.startswith("# build, spd\n")
+    refused = spdify("report", "net.py:build", *SIZE, "-o", "sub/report.md", code=1)
+    assert "cannot write sub/report.md: it exists" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    spdify("report", "net.py:build", *SIZE, "--json", "-o", "sub/report.md", "--overwrite")
+    Report.model_validate_json(Path("sub/report.md").read_text(encoding="utf-8"))
+    assert [p.name for p in Path("sub").iterdir()] == ["report.md"]
+
+
+def test_report_in_two_forms(spdify: Spdify) -> None:
+    assert "both --json and --markdown" in spdify("report", "net.py:build", "--json", "--markdown", code=2).stderr
+
+
+def test_report_is_not_written_over_a_device(spdify: Spdify) -> None:
+    result = spdify("report", "net.py:build", *SIZE, "-o", "/dev/null", "--overwrite", code=1)
+    assert "cannot write /dev/null: it is not a plain file" in result.stderr

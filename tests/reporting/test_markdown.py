@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from spdify.records import Check
+from spdify.reporting import report_markdown
+from spdify.reporting.figures import quantity
+from spdify.reporting.markdown import check_figures, headline
+
+if TYPE_CHECKING:
+    from spdify.records import Report
+
+
+def rows(text: str, title: str) -> list[list[str]]:
+    """Cells of the table under a title, without its head."""
+    section = text.partition(f"\n## {title}")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_figures_are_those_of_the_record(report: Report) -> None:
+    text = report_markdown(report)
+    totals = {row[0].strip(): row[1:3] for row in rows(text, "Totals")}
+    assert totals["parameters"] == [quantity(report.before.params), quantity(report.after.params)]
+    assert totals["MACs"] == [quantity(report.before.macs), quantity(report.after.macs)]
+    assert totals["FLOPs (2 per MAC)"] == [quantity(2 * report.before.macs), quantity(2 * report.after.macs)]
+    assert totals["weights file"] == [quantity(m.weight_bytes, "B") for m in (report.before, report.after)]
+    sites = {row[0]: row for row in rows(text, "Sites")}
+    for cost in report.sites:
+        assert sites[cost.name][4] == f"{quantity(cost.before.params)} → {quantity(cost.after.params)}"
+        assert sites[cost.name][5] == f"{quantity(cost.before.macs)} → {quantity(cost.after.macs)}"
+    assert len(sites) == len(report.decisions)
+    assert sites["1"][3].startswith("kept")
+    assert [row[0] for row in rows(text, "Left alone")] == [item.path for item in report.left_alone]
+    checks = rows(text, "Checks")
+    assert [row[0] for row in checks] == [check.name for check in report.checks]
+    assert [row[1] for row in checks] == [check.outcome for check in report.checks]
+
+
+def test_bars_and_breaks_stay_in_their_cell(report: Report) -> None:
+    check = Check(name="a|b", outcome="not run", detail="one\ntwo")
+    text = report_markdown(report.model_copy(update={"checks": (check,)}))
+    assert "| a\\|b | not run | one two |  |  |" in text
+
+
+def test_headline(report: Report) -> None:
+    assert headline(report).startswith("2 sites replaced (same function to ")
+    assert ", 1 kept, 0 refused; parameters +" in headline(report)
+
+
+def test_headline_claims_no_proof_that_was_not_made(report: Report) -> None:
+    checks = (Check(name="whole model, eval", outcome="not run", value=0.0, detail="the output is constant"),)
+    for unproved in ((), checks):
+        assert "(same function)," in headline(report.model_copy(update={"checks": unproved}))
+
+
+def test_check_figures() -> None:
+    assert check_figures(Check(name="x", outcome="passed")) == ("", "")
+    assert check_figures(Check(name="x", outcome="passed", value=3.0, tolerance=1e-9)) == ("3", "1.0e-09")
+    assert check_figures(Check(name="x", outcome="failed", value=math.inf)) == ("inf", "")
