@@ -13,12 +13,10 @@ if TYPE_CHECKING:
     from spdify.engine import apply, map_weights
     from spdify.errors import SpdifyError
     from spdify.pipeline import Conversion, convert, inspect, load, report
-    from spdify.sources import BuildOptions
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BuildOptions": "spdify.sources",
     "Conversion": "spdify.pipeline",
     "SpdifyError": "spdify.errors",
     "apply": "spdify.engine",
@@ -30,7 +28,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "BuildOptions",
     "Conversion",
     "SpdifyError",
     "apply",

@@ -13,7 +13,7 @@ from spdify.cli import options as o
 from spdify.cli.terminal import output_console, print_json, steps
 
 if TYPE_CHECKING:
-    from spdify.sources import BuildOptions
+    from spdify.sources import BuildArguments
 
 
 def convert(
@@ -63,7 +63,7 @@ def convert(
             raise UsageError(
                 f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
             )
-        build = o.build_options(
+        build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
         )  # fmt: skip
@@ -72,8 +72,8 @@ def convert(
         if not dry_run:
             check_output(folder, overwrite=overwrite)
             conversion = convert_model(
-                model, rules=rules, overrides=overrides or (), options=build, code=code, proof=proof, strict=strict,
-                command=shlex.join(["spdify", *sys.argv[1:]]), progress=step,
+                model, rules=rules, overrides=overrides or (), code=code, proof=proof, strict=strict,
+                command=shlex.join(["spdify", *sys.argv[1:]]), progress=step, **build,
             )  # fmt: skip
             step("writing, with ONNX" if onnx else "writing")
             record = conversion.save(folder, onnx=onnx, options=onnx_options, overwrite=overwrite)
@@ -89,7 +89,7 @@ def _dry_run(
     model: str,
     rules: str,
     overrides: list[str] | None,
-    build: BuildOptions,
+    build: BuildArguments,
     code: str | None,
     *,
     strict: bool,
@@ -102,7 +102,7 @@ def _dry_run(
 
     with steps() as step:
         step("planning")
-        planned = make_report(model, rules=rules, overrides=overrides or (), options=build, code=code, stored=False)
+        planned = make_report(model, rules=rules, overrides=overrides or (), code=code, stored=False, **build)
     if as_json:
         print_json(planned)
     else:

@@ -32,12 +32,12 @@ def inspect(
         from spdify.cli.render import render_inspection
         from spdify.pipeline import inspect as inspect_model
 
-        build = o.build_options(
+        build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
         )  # fmt: skip
         step("finding the sites")
-        found = inspect_model(model, options=build, code=code)
+        found = inspect_model(model, code=code, **build)
     if as_json:
         print_json(found)
     else:
@@ -87,12 +87,12 @@ def report(
             raise UsageError("cannot print both --json and --markdown", hint="Leave out one of the two.")
         if output is not None:
             check_file(output, overwrite=overwrite)
-        build = o.build_options(
+        build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
         )  # fmt: skip
         step("comparing")
-        made = make_report(model, other, rules=rules, overrides=overrides or (), options=build, code=code)
+        made = make_report(model, other, rules=rules, overrides=overrides or (), code=code, **build)
     if output is not None:
         text = json_text(made) + "\n" if as_json else printable(report_markdown(made))
         write_text(output, text, overwrite=overwrite)

@@ -10,7 +10,7 @@ import typer
 from spdify.cli.terminal import SETTINGS
 
 if TYPE_CHECKING:
-    from spdify.sources import BuildOptions
+    from spdify.sources import BuildArguments
 
 MODEL_HELP = (
     "A timm name (resnet50), torchvision:NAME (tv:NAME), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
@@ -88,7 +88,7 @@ Verbose = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, rich_help_panel=SAYING)]
 
 
-def build_options(
+def build_arguments(
     *,
     pretrained: bool,
     checkpoint: Path | None,
@@ -97,15 +97,15 @@ def build_options(
     model_kwargs: list[str] | None,
     input_size: str | None,
     seed: int,
-) -> BuildOptions:
+) -> BuildArguments:
     """Put the options of the command line together.
 
     Raises:
         UsageError: One of them cannot be read, or two contradict each other.
     """
-    from spdify.sources import BuildOptions, parse_input_size, parse_model_kwargs
+    from spdify.sources import BuildArguments, parse_input_size, parse_model_kwargs
 
-    return BuildOptions(
+    return BuildArguments(
         pretrained=pretrained,
         checkpoint=checkpoint,
         num_classes=num_classes,

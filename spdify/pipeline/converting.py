@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from spdify.engine import apply, make_plan
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from spdify.pipeline.opening import Opened
     from spdify.records import Check, Plan
-    from spdify.sources import BuildOptions
+    from spdify.sources import BuildArguments
     from spdify.sources.example import Example
 
 PROOF_BATCH = 2
@@ -37,12 +37,12 @@ def convert(  # noqa: PLR0913 - the options of the command line
     rules: str = "spd",
     overrides: Sequence[str] = (),
     example_input: Example | None = None,
-    options: BuildOptions | None = None,
     code: str | None = None,
     proof: str = "auto",
     strict: bool = False,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
+    **build: Unpack[BuildArguments],
 ) -> Conversion:
     """Convert a model, and prove what the rewrites claim.
 
@@ -51,12 +51,13 @@ def convert(  # noqa: PLR0913 - the options of the command line
         rules: Name of a rulebook or path of one.
         overrides: `rule.param=value` items.
         example_input: Tensors that the model takes; needed for modules.
-        options: How to build a source.
         code: For a bundle of somebody's own network, the source that builds the original.
         proof: `model`, `site`, or `auto`: `model` where the size allows.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.
+        **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
+            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
 
     Returns:
         The conversion, not yet saved.
@@ -68,10 +69,10 @@ def convert(  # noqa: PLR0913 - the options of the command line
         SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
     """
     started = time.monotonic()
-    seed = options.seed if options is not None else 0
+    seed = build.get("seed", 0)
     rulebook = with_overrides(load_rulebook(rules), overrides)
     progress("building the model")
-    opened = open_model(model, options=options, example_input=example_input, code=code)
+    opened = open_model(model, example_input=example_input, code=code, **build)
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
     plan = make_plan(before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs)

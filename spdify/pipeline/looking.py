@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from spdify.pipeline.opening import Opened, open_model
 from spdify.reporting import compare_models, make_inspection, make_report
 from spdify.reporting.figures import inputs_text
 from spdify.rulebook import load_rulebook, with_overrides
-from spdify.sources import BuildOptions
+from spdify.sources import BuildArguments, BuildOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,21 +32,22 @@ def inspect(
     model: str | Path | nn.Module,
     *,
     example_input: Example | None = None,
-    options: BuildOptions | None = None,
     code: str | None = None,
+    **build: Unpack[BuildArguments],
 ) -> Inspection:
     """List every place where a model downsamples, and what is left alone and why.
 
     Args:
         model: A source, a bundle's folder or a module (not changed).
         example_input: Tensors that the model takes; needed for modules.
-        options: How to build a source.
         code: For a bundle of somebody's own network, the source that builds the original.
+        **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
+            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SpdifyError: The model cannot be opened, traced or run.
     """
-    opened = open_model(model, options=options, example_input=example_input, code=code)
+    opened = open_model(model, example_input=example_input, code=code, **build)
     return make_inspection(opened.source.name, opened.model, opened.inputs, survey(opened.model, opened.inputs))
 
 
@@ -57,9 +58,9 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     rules: str = DEFAULT_RULES,
     overrides: Sequence[str] = (),
     example_input: Example | None = None,
-    options: BuildOptions | None = None,
     code: str | None = None,
     stored: bool = True,
+    **build: Unpack[BuildArguments],
 ) -> Report:
     """Compare a model with its conversion, or with another model.
 
@@ -70,20 +71,21 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         rules: Rulebook for the conversion.
         overrides: `rule.param=value` items.
         example_input: Tensors that the models take; needed for modules.
-        options: How to build sources.
         code: For a bundle of somebody's own network, the source that builds the original.
         stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
+        **build: How to build sources: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
+            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SpdifyError: A model cannot be opened, traced or run.
     """
     if stored and other is None and not isinstance(model, nn.Module) and is_bundle(model):
-        _require_as_stored(model, rules, overrides, example_input, options)
+        _require_as_stored(model, rules, overrides, example_input, BuildOptions(**build))
         return read_report(Path(model))
-    first = open_model(model, options=options, example_input=example_input, code=code)
+    first = open_model(model, example_input=example_input, code=code, **build)
     if other is None:
         return _against_conversion(first, rules, overrides)
-    second = open_model(other, options=options, example_input=example_input, code=code)
+    second = open_model(other, example_input=example_input, code=code, **build)
     censuses = [take_census(o.model, o.inputs, mode="eval") for o in (first, second)]
     name = " → ".join(_titles(first, second))
     return compare_models(name, first.model, censuses[0], second.model, censuses[1])
@@ -94,10 +96,9 @@ def _require_as_stored(
     rules: str,
     overrides: Sequence[str],
     example_input: Example | None,
-    options: BuildOptions | None,
+    options: BuildOptions,
 ) -> None:
     """Refuse wishes that a bundle's own report cannot follow."""
-    options = options or BuildOptions()
     if rules != DEFAULT_RULES or overrides or example_input is not None or options != BuildOptions(seed=options.seed):
         raise UsageError(
             f"cannot report {model} with other rules, inputs or weights: a bundle gives the report it was saved with",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import timm
 from torch import nn
@@ -12,8 +12,9 @@ from torch import nn
 from spdify.bundle import is_bundle, read_record
 from spdify.errors import BundleError, UsageError
 from spdify.pipeline.loading import load
-from spdify.records import Inputs
-from spdify.sources import BuildOptions, build, describe_inputs, from_module
+from spdify.records import Inputs, InputSpec
+from spdify.sources import BuildArguments, BuildOptions, describe_inputs, from_module
+from spdify.sources import build as build_source
 
 if TYPE_CHECKING:
     from spdify.records import BundleRecord, Plan, Source
@@ -43,28 +44,28 @@ class Opened:
 def open_model(
     model: str | Path | nn.Module,
     *,
-    options: BuildOptions | None = None,
     example_input: Example | None = None,
     code: str | None = None,
+    **build: Unpack[BuildArguments],
 ) -> Opened:
     """Open a source, a bundle or a module.
 
     Args:
         model: A source (`resnet50`, `tv:resnet18`, `net.py:factory` …), a bundle's folder, or a module.
-        options: How to build a source.
         example_input: Tensors that the model takes; needed for modules, and instead of `input_size` for others.
         code: For a bundle of somebody's own network, the source that builds the original: `net.py:factory`.
+        **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
+            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SourceError: The model cannot be found or built.
         BundleError: The bundle cannot be read.
         UsageError: The inputs are not known, or the name means two things.
     """
-    options = options or BuildOptions()
+    options = BuildOptions(**build)
     inputs = None if example_input is None else describe_inputs(example_input)
     if isinstance(model, nn.Module):
-        loaded = from_module(model, inputs=inputs)
-        return Opened(loaded.model, loaded.source, loaded.inputs)
+        return _open_module(model, options, inputs)
     if is_bundle(model):
         _require_one_meaning(model)
         return _open_bundle(Path(model), options, inputs, code)
@@ -74,8 +75,21 @@ def open_model(
         raise UsageError(
             f"cannot use --code with {model}: it is not a bundle", hint="Give the code as the model itself."
         )
-    loaded = build(model, options)
+    loaded = build_source(model, options)
     return Opened(loaded.model, loaded.source, inputs or loaded.inputs)
+
+
+def _open_module(module: nn.Module, options: BuildOptions, inputs: Inputs | None) -> Opened:
+    """Take a module; it has its weights and classes already."""
+    if options != BuildOptions(input_size=options.input_size, seed=options.seed):
+        raise UsageError(
+            f"cannot build {type(module).__name__} anew: it is a module, with its own weights and classes",
+            hint="Leave out pretrained, checkpoint, num_classes, in_chans and model_kwargs.",
+        )
+    if inputs is None and options.input_size is not None:
+        inputs = Inputs(args=(InputSpec(shape=(1, *options.input_size)),))
+    loaded = from_module(module, inputs=inputs)
+    return Opened(loaded.model, loaded.source, loaded.inputs)
 
 
 def _require_one_meaning(model: str | Path) -> None:
@@ -115,7 +129,7 @@ def _build_original(code: str, record: BundleRecord) -> nn.Module:
     """Build the network that a bundle was made from, with the arguments that its factory had then."""
     kwargs = record.source.kwargs if record.source.kind == "code" else {}
     # What goes in is known from the plan; the size only keeps the factory's model from being asked for one.
-    return build(code, BuildOptions(model_kwargs=kwargs, input_size=_ANY_SIZE)).model
+    return build_source(code, BuildOptions(model_kwargs=kwargs, input_size=_ANY_SIZE)).model
 
 
 def _inputs(folder: Path, known: Inputs, size: tuple[int, ...] | None) -> Inputs:

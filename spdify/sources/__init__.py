@@ -5,12 +5,13 @@ from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import from_module
 from spdify.sources.example import describe_inputs, example_inputs
 from spdify.sources.loaded_model import LoadedModel
-from spdify.sources.options import BuildOptions, KwargValue, parse_input_size, parse_model_kwargs
+from spdify.sources.options import BuildArguments, BuildOptions, KwargValue, parse_input_size, parse_model_kwargs
 from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import build_structure
 from spdify.sources.weights import load_weights
 
 __all__ = [
+    "BuildArguments",
     "BuildOptions",
     "KwargValue",
     "LoadedModel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spdify.sources.checkpoint import load_checkpoint_file
@@ -15,7 +16,6 @@ from spdify.sources.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from spdify.sources.loaded_model import LoadedModel
 
@@ -60,6 +60,6 @@ def _may_rebuild_otherwise(parsed: ParsedSpec, options: BuildOptions) -> bool:
     return parsed.kind in {"hf-hub", "local-dir"} or (parsed.kind == "torchvision" and options.pretrained)
 
 
-def _load_checkpoint(loaded: LoadedModel, path: Path) -> None:
+def _load_checkpoint(loaded: LoadedModel, path: str | Path) -> None:
     load_weights(loaded.model, load_checkpoint_file(path), where=f"the checkpoint {path}")
-    loaded.source = loaded.source.model_copy(update={"weights": path.name})
+    loaded.source = loaded.source.model_copy(update={"weights": Path(path).name})

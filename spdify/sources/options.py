@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from spdify.errors import UsageError
 from spdify.records import ParamValue
@@ -41,6 +41,18 @@ RESERVED_KWARGS = frozenset(
 )
 
 
+class BuildArguments(TypedDict, total=False):
+    """`BuildOptions` as keyword arguments, for functions that pass them on."""
+
+    pretrained: bool
+    checkpoint: str | Path | None
+    num_classes: int | None
+    in_chans: int | None
+    model_kwargs: Mapping[str, KwargValue]
+    input_size: tuple[int, ...] | None
+    seed: int
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How to build a model.
@@ -56,7 +68,7 @@ class BuildOptions:
     """
 
     pretrained: bool = False
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     num_classes: int | None = None
     in_chans: int | None = None
     model_kwargs: Mapping[str, KwargValue] = field(default_factory=dict)

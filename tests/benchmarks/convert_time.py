@@ -2,8 +2,8 @@
 
     python tests/benchmarks/convert_time.py [MODEL] [--runs N]
 
-Whole processes, imports included, in turn A B A B after one warm-up each; prints the ratio pair by pair with its median, and the
-peak memory of each process. ONNX and all proofs are part of the conversion. Not a test: it times.
+Whole processes, imports included, in turn A B A B after one warm-up each; prints the ratio pair by pair with its
+median, and the peak memory of each process. ONNX and all proofs are part of the conversion. Not a test: it times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import sys, timm, torch
 model = timm.create_model(sys.argv[1]).eval()
 size = timm.data.resolve_model_data_config(model)["input_size"]
 batch = torch.export.Dim("batch")
-torch.onnx.export(model, (torch.randn(2, *size),), sys.argv[2], dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+x = torch.randn(2, *size)
+torch.onnx.export(model, (x,), sys.argv[2], dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
 """
 
 
@@ -52,9 +53,11 @@ def main() -> None:
             (a, memory_a), (b, memory_b) = run(ours), run(theirs)
             if i:  # the first pair warms the disk cache
                 ratios.append(a / b)
-                print(f"convert {a:.1f} s, {memory_a:.2f} GB; create + export {b:.1f} s, {memory_b:.2f} GB; ratio {a / b:.2f}")
-    print(f"{options.model}: median ratio {statistics.median(ratios):.2f} of {len(ratios)} pairs, "
-          f"{min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
+                print(
+                    f"convert {a:.1f} s, {memory_a:.2f} GB; create + export {b:.1f} s, {memory_b:.2f} GB: {a / b:.2f}"
+                )
+    middle = statistics.median(ratios)
+    print(f"{options.model}: median ratio {middle:.2f} of {len(ratios)} pairs, {min(ratios):.2f} to {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import spdify
-from spdify.sources import BuildOptions, example_inputs
+from spdify.sources import example_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,14 +28,20 @@ SITES = {
     "tv:shufflenet_v2_x1_0": 8,
 }
 #: As above, at a size that spares the two cores.
-SMALLER = {"resnet50": (8, (3, 160, 160)), "mobilenetv3_small_100": (5, (3, 193, 225)), "tv:r3d_18": (7, (3, 8, 56, 56))}
+SMALLER = {
+    "resnet50": (8, (3, 160, 160)),
+    "mobilenetv3_small_100": (5, (3, 193, 225)),
+    "tv:r3d_18": (7, (3, 8, 56, 56)),
+}
 CASES = [(name, count, None) for name, count in SITES.items()] + [(n, c, s) for n, (c, s) in SMALLER.items()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "size"), CASES, ids=[case[0] for case in CASES])
-def test_converts_proves_exports_and_reloads(name: str, count: int, size: tuple[int, ...] | None, tmp_path: Path) -> None:
-    conversion = spdify.convert(name, options=BuildOptions(input_size=size))
+def test_converts_proves_exports_and_reloads(
+    name: str, count: int, size: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    conversion = spdify.convert(name, input_size=size)
     assert len(conversion.plan.decisions) == len(conversion.plan.applied) == count
     assert {d.claim.value for d in conversion.plan.applied if d.claim is not None} == {"exact"}
     outcomes = {check.name: check.outcome for check in conversion.checks}

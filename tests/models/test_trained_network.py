@@ -1,7 +1,7 @@
 """A trained network of the user's own keeps its accuracy, prediction by prediction.
 
-Needs real data: SPDIFY_DATA names a folder with `cifar_resnet.py`, `cifar10_resnet20.safetensors` (its trained weights) and
-`cifar10-test.zip` (CIFAR-10's test images as `cifar10/test/<class>/*.png`).
+Needs real data: SPDIFY_DATA names a folder with `cifar_resnet.py`, `cifar10_resnet20.safetensors` (its trained
+weights) and `cifar10-test.zip` (CIFAR-10's test images as `cifar10/test/<class>/*.png`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -30,11 +31,11 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.skipif(not (DATA / "cifar10-test.zip").is_file(), reason="SPDIFY_DATA names no folder with cifar10-test.zip"),
+    pytest.mark.skipif(not (DATA / "cifar10-test.zip").is_file(), reason="SPDIFY_DATA names no folder with the data"),
 ]
 
 
-def predictions(run: Callable[[torch.Tensor], torch.Tensor], images: torch.utils.data.DataLoader) -> tuple[torch.Tensor, float]:
+def predictions(run: Callable[[torch.Tensor], torch.Tensor], images: DataLoader) -> tuple[torch.Tensor, float]:
     """Give every predicted class, and the accuracy."""
     guesses, right = [], 0
     with torch.no_grad():
@@ -48,11 +49,11 @@ def predictions(run: Callable[[torch.Tensor], torch.Tensor], images: torch.utils
 def test_resnet20_keeps_every_prediction(tmp_path: Path) -> None:
     zipfile.ZipFile(DATA / "cifar10-test.zip").extractall(tmp_path)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    images = torch.utils.data.DataLoader(ImageFolder(str(tmp_path / "cifar10" / "test"), transform), batch_size=500)
+    images = DataLoader(ImageFolder(str(tmp_path / "cifar10" / "test"), transform), batch_size=500)
     spec = f"{DATA / 'cifar_resnet.py'}:resnet20"
-    options = BuildOptions(checkpoint=DATA / "cifar10_resnet20.safetensors", input_size=(3, 32, 32))
-    original = build(spec, options).model
-    conversion = spdify.convert(spec, options=options)
+    wishes = {"checkpoint": DATA / "cifar10_resnet20.safetensors", "input_size": (3, 32, 32)}
+    original = build(spec, BuildOptions(**wishes)).model
+    conversion = spdify.convert(spec, **wishes)
     conversion.save(tmp_path / "out")
     converted: nn.Module = spdify.load(tmp_path / "out", model=original)
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")

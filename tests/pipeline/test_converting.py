@@ -87,7 +87,7 @@ def test_public_pieces_give_the_same(plain: Plain) -> None:
 
 
 def test_same_seed_same_conversion() -> None:
-    one, two = (spdify.convert("test_resnet", proof="site", options=spdify.BuildOptions(seed=3)) for _ in range(2))
+    one, two = (spdify.convert("test_resnet", proof="site", seed=3) for _ in range(2))
     assert one.plan == two.plan
     assert one.checks == two.checks
     assert all(
@@ -169,3 +169,13 @@ def test_conversion_is_a_value(plain: Plain) -> None:
     assert record.command == "spdify convert it"
     assert record.plans == (conversion.plan,)
     assert record.versions["torch"] == torch.__version__.partition("+")[0] or record.versions["torch"]
+
+
+def test_a_module_is_not_built_anew() -> None:
+    with pytest.raises(UsageError, match="cannot build Sequential anew"):
+        spdify.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), input_size=(3, 9, 9), num_classes=3)
+
+
+def test_a_module_takes_an_input_size() -> None:
+    conversion = spdify.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), input_size=(3, 9, 11))
+    assert conversion.plan.inputs.args[0].shape == (1, 3, 9, 11)

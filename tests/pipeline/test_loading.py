@@ -36,7 +36,7 @@ def same_state(one: nn.Module, two: nn.Module) -> bool:
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit_relpos", "tv:shufflenet_v2_x0_5"])
 @pytest.mark.usefixtures("no_pickle")
 def test_registry_model(name: str, tmp_path: Path) -> None:
-    conversion = spdify.convert(name, proof="site", options=spdify.BuildOptions(num_classes=7))
+    conversion = spdify.convert(name, proof="site", num_classes=7)
     conversion.save(tmp_path / "out", onnx=False)
     loaded = spdify.load(tmp_path / "out")
     assert same_state(loaded, conversion.model)

@@ -98,6 +98,5 @@ def test_input_size_of_a_bundle_with_two_inputs(two_inputs: TwoInputs, tmp_path:
     )
     found = spdify.inspect(tmp_path / "out", code=f"{code}:TwoInputs")
     assert len(found.inputs.args) == 2
-    options = spdify.BuildOptions(input_size=(3, 32, 32))
     with pytest.raises(UsageError, match="its network does not take one input"):
-        spdify.inspect(tmp_path / "out", code=f"{code}:TwoInputs", options=options)
+        spdify.inspect(tmp_path / "out", code=f"{code}:TwoInputs", input_size=(3, 32, 32))
