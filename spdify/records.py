@@ -139,6 +139,12 @@ class Site(Record):
         return f"{self.path}#{self.operation}" if self.operation else self.path
 
     @property
+    def window(self) -> str:
+        """Short form of what it computes, for example `conv2d 3x3 s2 p1`."""
+        only = "" if "eval" in self.modes else " (train only)"
+        return f"{self.operator}{self.geometry.dims}d {self.geometry}{only}"
+
+    @property
     def resolution(self) -> int:
         """Smallest spatial size of the input, in positions, over all calls."""
         dims = self.geometry.dims

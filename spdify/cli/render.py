@@ -51,7 +51,7 @@ def render_inspection(console: Console, found: Inspection) -> None:
         table = _table(("site", "left"), ("operator", "left"), *shapes, ("MACs", "right"), ("reads", "right"))
         for site in found.sites:
             share = 100 * site.macs / found.cost.macs if found.cost.macs else 0
-            row = [site.name, f"{site.operator}{site.geometry.dims}d {site.geometry}"]
+            row = [site.name, site.window]
             row += [shape(site.calls)] if wide else []
             table.add_row(*map(_cell, row), f"{share:.1f}%", f"{100 * site.positions_read:.0f}%")
         console.print(table)
@@ -108,8 +108,7 @@ def _render_decisions(console: Console, report: Report) -> None:
         figures = ("", "")
         if cost is not None:
             figures = (change(cost.before.params, cost.after.params), change(cost.before.macs, cost.after.macs))
-        window = f"{site.operator}{site.geometry.dims}d {site.geometry}"
-        table.add_row(_cell(site.name), _cell(window), done, *figures)
+        table.add_row(_cell(site.name), _cell(site.window), done, *figures)
     console.print(table)
 
 

@@ -63,9 +63,16 @@ def headline(report: Report) -> str:
     if not report.decisions:
         return f"{cost}."
     kinds = {d.claim.value for d in report.decisions if d.claim is not None}
-    value = "same function" if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
-    proved = f" to {_proved(report):.0e}" if _proved(report) is not None and kinds == {"exact"} else ""
-    return f"{by['applied']} sites replaced ({value}{proved}), {by['kept']} kept, {by['refused']} refused; {cost}."
+    value = _sameness(report) if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
+    return f"{by['applied']} sites replaced ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
+
+
+def _sameness(report: Report) -> str:
+    """Say how well it is proved that the function is the same."""
+    if not report.checks:
+        return "same function by claim, not proved here"
+    error = _proved(report)
+    return f"same function to {error:.0e}" if error is not None else "same function, proved site by site"
 
 
 def _proved(report: Report) -> float | None:
@@ -99,8 +106,7 @@ def site_row(decision: Decision, cost: SiteCost | None) -> tuple[str, ...]:
             f"{quantity(cost.before.params)} → {quantity(cost.after.params)}",
             f"{quantity(cost.before.macs)} → {quantity(cost.after.macs)}",
         )
-    window = f"{site.operator}{site.geometry.dims}d {site.geometry}"
-    return site.name, window, shape(site.calls), done, *figures
+    return site.name, site.window, shape(site.calls), done, *figures
 
 
 def _sites(report: Report) -> list[str]:

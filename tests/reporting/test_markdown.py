@@ -51,8 +51,8 @@ def test_headline(report: Report) -> None:
 
 def test_headline_claims_no_proof_that_was_not_made(report: Report) -> None:
     checks = (Check(name="whole model, eval", outcome="not run", value=0.0, detail="the output is constant"),)
-    for unproved in ((), checks):
-        assert "(same function)," in headline(report.model_copy(update={"checks": unproved}))
+    assert "(same function, proved site by site)," in headline(report.model_copy(update={"checks": checks}))
+    assert "(same function by claim, not proved here)," in headline(report.model_copy(update={"checks": ()}))
 
 
 def test_check_figures() -> None:
