@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spdify.exporting.examples import MakeInputs
 from spdify.exporting.export import export_onnx
+from spdify.exporting.files import UNVERIFIED
 from spdify.exporting.options import OnnxOptions
 
-__all__ = ["MakeInputs", "OnnxOptions", "export_onnx"]
+__all__ = ["UNVERIFIED", "MakeInputs", "OnnxOptions", "export_onnx"]

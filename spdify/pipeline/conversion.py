@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spdify.bundle import staged_folder, write_bundle
 from spdify.errors import CheckFailedError
-from spdify.exporting import OnnxOptions, export_onnx
+from spdify.exporting import UNVERIFIED, OnnxOptions, export_onnx
 from spdify.records import BundleRecord, OnnxRecord, Plan, Report, Source
 from spdify.reporting import report_markdown
 from spdify.sources import example_inputs
@@ -78,8 +78,9 @@ class Conversion:
             write_bundle(
                 stage, state=self.model.state_dict(), record=record, report=report, report_text=report_markdown(report)
             )
-        bad = [check for check in exported.checks if check.outcome == "failed"] if exported is not None else []
-        if bad and exported is not None:
+        if exported is not None and exported.file == UNVERIFIED:
+            # Failed, or nothing could be compared: both leave the file unproved.
+            bad = [check for check in exported.checks if check.outcome != "passed"]
             raise CheckFailedError(
                 f"the ONNX file does not pass: {'; '.join(f'{c.name}: {c.detail or c.value}' for c in bad)}",
                 hint=f"The bundle is written; the file is kept as {Path(folder) / exported.file} and must not be used.",

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
 import spdify
 from spdify.bundle import read_record, read_report
@@ -53,6 +54,21 @@ def test_onnx_that_differs(conversion: Conversion, tmp_path: Path, monkeypatch: 
     assert record.onnx.file == "model.unverified.onnx"
     assert "failed" in {c.outcome for c in read_report(tmp_path / "out").checks}
     assert "do not use it" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_onnx_of_which_nothing_could_be_compared(tmp_path: Path) -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * self.conv(x)
+
+    conversion = spdify.convert(Constant(), example_input=X)
+    with pytest.raises(CheckFailedError, match="the model's outputs are constant"):
+        conversion.save(tmp_path / "out")
+    assert (tmp_path / "out" / "model.unverified.onnx").is_file()
 
 
 def test_export_fails(conversion: Conversion, tmp_path: Path) -> None:
