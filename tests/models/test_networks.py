@@ -45,13 +45,19 @@ def test_converts_proves_exports_and_reloads(
     assert len(conversion.plan.decisions) == len(conversion.plan.applied) == count
     assert {d.claim.value for d in conversion.plan.applied if d.claim is not None} == {"exact"}
     outcomes = {check.name: check.outcome for check in conversion.checks}
-    allowed = {"statistics, train": {"passed", "not run"}}  # not run where the network keeps none
+    # Not run where the network keeps no statistics, or, fresh, hardly looks at its input (shufflenet).
+    allowed = {key: {"passed", "not run"} for key in ("statistics, train", "own weights, float32")}
     assert all(outcome in allowed.get(check, {"passed"}) for check, outcome in outcomes.items()), outcomes
     record = conversion.save(tmp_path / "out")
     assert record.onnx is not None
     assert record.onnx.dynamic_batch
     assert {check.outcome for check in record.onnx.checks} == {"passed"}
     loaded = spdify.load(tmp_path / "out")
+    state, saved = loaded.state_dict(), conversion.model.state_dict()
+    assert state.keys() == saved.keys()
+    assert all(torch.equal(state[key], saved[key]) for key in saved)
     args, _ = example_inputs(conversion.plan.inputs, batch=2, seed=3)
     with torch.no_grad():
-        assert torch.equal(loaded(*args), conversion.model(*args))
+        # Not to the last bit: how a convolution is computed depends on where its weights lie in memory.
+        expected, actual = conversion.model(*args), loaded(*args)
+    assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
