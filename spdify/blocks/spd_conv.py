@@ -227,6 +227,11 @@ class SPDConv(nn.Module):
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Input positions per output position and axis, as of the equal strided convolution."""
+        return self.scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
         return spd_conv(

@@ -107,6 +107,11 @@ class SPDPointwiseConv(nn.Module):
         with torch.no_grad():
             self.phase_weight.copy_(one_phase(self.phase_weight, self.scale, self.phase))
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Input positions per output position and axis, as of the equal strided convolution."""
+        return self.scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
         return spd_pointwise_conv(

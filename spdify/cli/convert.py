@@ -54,15 +54,9 @@ def convert(
         step("loading PyTorch")
         from spdify.bundle import check_output
         from spdify.cli.render import render_conversion
-        from spdify.errors import UsageError
         from spdify.exporting import OnnxOptions
         from spdify.pipeline import convert as convert_model
-        from spdify.verification import PROOF_LEVELS
 
-        if proof not in PROOF_LEVELS:
-            raise UsageError(
-                f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
-            )
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class ModuleFacts:
             found.append("it has forward hooks (old weight norm, pruning, or your own)")
         if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
             found.append("it has backward hooks")
+        if (more := _further_tensors(module)) and not parametrize.is_parametrized(module):
+            found.append(f"it holds more than a weight and a bias parameter: {', '.join(more)}")
         if getattr(module, "return_indices", False):
             found.append("it returns indices")
         for name, parameter in module.named_parameters(recurse=False):
@@ -51,6 +54,14 @@ class ModuleFacts:
             if f"{path}.{name}" in self._reads:
                 found.append(f"its {name} is read from outside the module")
         return tuple(found)
+
+
+def _further_tensors(module: nn.Module) -> list[str]:
+    """List what a convolution or pool of torch.nn does not have: other parameters, a weight that is none."""
+    own = ("weight", "bias")
+    more = [name for name, _ in module.named_parameters(recurse=False) if name not in own]
+    buffers = dict(module.named_buffers(recurse=False))
+    return more + [name for name in own if name in buffers or isinstance(vars(module).get(name), Tensor)]
 
 
 def _own_forward(module: nn.Module) -> str | None:

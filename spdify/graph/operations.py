@@ -53,10 +53,8 @@ class Operation:
         spatial = call.output[-geometry.dims :]
         axes = [
             (k, s, n)
-            for k, s, n, size in zip(
-                geometry.kernel, geometry.stride, spatial, call.input[-geometry.dims :], strict=True
-            )
-            if (k, s, size) != (1, 1, 1)
+            for k, s, n in zip(geometry.kernel, geometry.stride, spatial, strict=True)
+            if (k, s, n) != (1, 1, 1)
         ]
         return (self.owner, self.operator, tuple(axes))
 

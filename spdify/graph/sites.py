@@ -6,19 +6,20 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from spdify.errors import TraceError
 from spdify.graph.census import Census, take_census
 from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
 from spdify.graph.trace import Trace, trace_model
 from spdify.graph.windows import module_geometry
-from spdify.records import Call, LeftAlone, Mode, Site
+from spdify.records import Call, Inputs, InputSpec, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
 
-    from spdify.records import Inputs, Operator
+    from spdify.records import Operator
 
 MODES: tuple[Mode, ...] = ("eval", "train")
 TRAIN_BATCH = 2  # batch norm cannot train on one value per channel
@@ -60,7 +61,8 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         seen[mode], disagreement = _compare(model, traces[mode], censuses[mode], mode)
         both += disagreement
     facts = ModuleFacts(model, traces["eval"].reads | traces["train"].reads)
-    sites = _sites(seen, facts, censuses["eval"])
+    elsewhere = _channels_at_another_size(model, inputs) if _has_called_pool(seen) else {}
+    sites = _sites(seen, facts, censuses["eval"], elsewhere)
     left = [op for op in seen["eval"] if judge(op) != SITE]
     return Survey(sites, _left_alone(left), tuple(both), censuses["eval"])
 
@@ -111,8 +113,43 @@ def _surplus(operations: Iterable[Operation], known: Counter[tuple[object, ...]]
     return surplus
 
 
-def _sites(seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census) -> tuple[Site, ...]:
+def _has_called_pool(seen: dict[Mode, list[Operation]]) -> bool:
+    return any(op.called and op.operator != "conv" and judge(op) == SITE for mode in MODES for op in seen[mode])
+
+
+def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set[int]]:
+    """Give the channels that reach each called pool when the inputs are larger.
+
+    A pool over a transposed tensor takes a spatial axis for its channels; a block with as many channels would hold the
+    network to one input size. Empty where the network takes no other size.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    try:
+        census = take_census(model, _enlarged(inputs), mode="eval")
+    except TraceError:
+        return {}
+    for op in census.operations:
+        if op.called:
+            found[op.owner].add(op.geometry.in_channels)
+    return found
+
+
+def _enlarged(inputs: Inputs) -> Inputs:
+    """Give the same inputs with larger spatial sizes (all axes but batch and channels)."""
+
+    def one(spec: InputSpec) -> InputSpec:
+        return spec.model_copy(update={"shape": (*spec.shape[:2], *(2 * n for n in spec.shape[2:]))})
+
+    return Inputs(args=tuple(map(one, inputs.args)), kwargs={name: one(spec) for name, spec in inputs.kwargs.items()})
+
+
+def _sites(
+    seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census, elsewhere: dict[str, set[int]]
+) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
+    channels: dict[str, set[int]] = {owner: set(found) for owner, found in elsewhere.items()}
+    for op in (op for mode in MODES for op in seen[mode] if op.called):
+        channels.setdefault(op.owner, set()).add(op.geometry.in_channels)
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
     for mode in MODES:
         numbers: Counter[str] = Counter()
@@ -125,16 +162,25 @@ def _sites(seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census
                 operation = f"{op.operator}:{numbers[f'{op.owner}#{op.operator}']}"
                 numbers[f"{op.owner}#{op.operator}"] += 1
                 groups[f"{op.owner}#{operation}"].append((mode, op))
-    return tuple(_site(name, calls, facts, census) for name, calls in groups.items())
+    return tuple(_site(name, calls, facts, census, channels) for name, calls in groups.items())
 
 
-def _site(name: str, calls: list[tuple[Mode, Operation]], facts: ModuleFacts, census: Census) -> Site:
+def _site(
+    name: str,
+    calls: list[tuple[Mode, Operation]],
+    facts: ModuleFacts,
+    census: Census,
+    channels: dict[str, set[int]],
+) -> Site:
     first = calls[0][1]
     modes = tuple(mode for mode in MODES if any(m == mode for m, _ in calls))
     shapes = tuple(_at_batch_1(op.call, mode) for mode, op in calls if mode == modes[0])
     obstacles = facts.obstacles(first.owner) if first.called else ()
     if any(op.geometry != first.geometry for _, op in calls):
         obstacles += ("it runs with different windows or channel counts from call to call, or from mode to mode",)
+    elif first.called and len(channels[first.owner]) > 1:
+        counts = ", ".join(map(str, sorted(channels[first.owner])))
+        obstacles += (f"its number of channels depends on the call or on the input size ({counts})",)
     return Site(
         path=first.owner,
         operation="" if first.called else name.split("#", 1)[1],

@@ -154,7 +154,10 @@ def _trace_into(
     except Exception as error:
         where = tracer.last_path.removeprefix("model").removeprefix(".")
         msg = f"cannot trace {inside or type(model).__name__}, near {where or 'its top'}: {error}"
-        hint = "torch.fx must follow forward: no branching on tensor values. Convert the part that it can follow."
+        hint = (
+            "torch.fx must be able to follow forward: no branching on tensor values, no loops over them. Convert the "
+            "part that it can follow and put it back: spdify.convert(net.backbone, example_input=x).model"
+        )
         raise TraceError(msg, hint=hint) from error
     reader = _Reader(fx.GraphModule(tracer.root, graph), trace, slices, inside)
     try:

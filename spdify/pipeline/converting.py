@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING, Unpack
 
 from spdify.engine import apply, make_plan
-from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError
+from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import fingerprint, survey
 from spdify.pipeline.conversion import Conversion
 from spdify.pipeline.opening import open_model
 from spdify.reporting import make_report, measure
 from spdify.rulebook import load_rulebook, with_overrides
 from spdify.sources import example_inputs
-from spdify.verification import choose_level, failed, prove
+from spdify.verification import PROOF_LEVELS, choose_level, failed, prove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +68,10 @@ def convert(  # noqa: PLR0913 - the options of the command line
         CheckFailedError: A claim does not hold.
         SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
     """
+    if proof not in PROOF_LEVELS:
+        raise UsageError(
+            f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
+        )
     started = time.monotonic()
     seed = build.get("seed", 0)
     rulebook = with_overrides(load_rulebook(rules), overrides)
@@ -103,7 +107,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
         source=opened.source,
         seed=seed,
         original=opened.model,
-        command=command,
+        command="\n".join(filter(None, (opened.command, command))),
         earlier_plans=opened.plans,
         perturbed=_in_dtypes_of(converted, result.state),
     )
@@ -122,7 +126,10 @@ def _require_work(opened: Opened, plan: Plan, *, strict: bool) -> None:
     refused = plan.with_action("refused")
     if strict and refused:
         words = "; ".join(f"{d.site.name}: {d.reason}" for d in refused)
-        raise RefusedError(f"cannot convert {opened.source.name} strictly: {len(refused)} sites refused. {words}")
+        raise RefusedError(
+            f"cannot convert {opened.source.name} strictly: {len(refused)} sites refused. {words}",
+            hint="Without --strict they stay as they are.",
+        )
     if not plan.applied:
         words = "; ".join(f"{d.site.name} {d.action}: {d.reason}" for d in plan.decisions) or "it has no strided site"
         raise NothingToConvertError(

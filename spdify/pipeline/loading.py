@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,11 @@ def load_state(network: nn.Module, state: dict[str, Tensor], *, where: str) -> N
         BundleError: Names or shapes do not fit.
     """
     ties = _ties(network)
+    # Some modules ask for the version of the state dict that they read (torchvision's MNASNet).
+    versioned = OrderedDict(state)
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # noqa: SLF001 - as torch does it
     try:
-        network.load_state_dict(state, assign=True)
+        network.load_state_dict(versioned, assign=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise BundleError(

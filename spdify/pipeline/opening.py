@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -33,12 +34,14 @@ class Opened:
         source: Where it came from.
         inputs: Example inputs at batch 1.
         plans: Plans that were applied to it before (a bundle's).
+        command: Command lines that led to it, one per line (a bundle's).
     """
 
     model: nn.Module
     source: Source
     inputs: Inputs
     plans: tuple[Plan, ...] = ()
+    command: str = ""
 
 
 def open_model(
@@ -62,7 +65,7 @@ def open_model(
         BundleError: The bundle cannot be read.
         UsageError: The inputs are not known, or the name means two things.
     """
-    options = BuildOptions(**build)
+    options = _options(build)
     inputs = None if example_input is None else describe_inputs(example_input)
     if isinstance(model, nn.Module):
         return _open_module(model, options, inputs)
@@ -77,6 +80,16 @@ def open_model(
         )
     loaded = build_source(model, options)
     return Opened(loaded.model, loaded.source, inputs or loaded.inputs)
+
+
+def _options(build: BuildArguments) -> BuildOptions:
+    """Put keyword arguments together; unknown ones get a message that helps."""
+    known = [*BuildArguments.__annotations__, "example_input", "rules", "overrides", "code", "proof", "strict"]
+    if unknown := sorted(set(build) - BuildArguments.__annotations__.keys()):
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise UsageError(f"cannot use the argument {unknown[0]}: there is none of that name", hint=hint)
+    return BuildOptions(**build)
 
 
 def _open_module(module: nn.Module, options: BuildOptions, inputs: Inputs | None) -> Opened:
@@ -122,7 +135,7 @@ def _open_bundle(folder: Path, options: BuildOptions, inputs: Inputs | None, cod
         raise BundleError(f"cannot open {folder}: its spdify.json has no plan", hint="Convert the model again.")
     model = load(folder, model=None if code is None else _build_original(code, record))
     known = inputs or _inputs(folder, record.plans[-1].inputs, options.input_size)
-    return Opened(model, record.source, known, record.plans)
+    return Opened(model, record.source, known, record.plans, record.command)
 
 
 def _build_original(code: str, record: BundleRecord) -> nn.Module:

@@ -31,7 +31,7 @@ def with_overrides(rulebook: Rulebook, items: Sequence[str]) -> Rulebook:
         RulebookError: There is no such rule, or it cannot have such a value.
     """
     rules = {rule.name: rule for rule in rulebook.rules}
-    for item in items:
+    for item in [items] if isinstance(items, str) else items:
         name, param, value = _parts(item)
         if name not in rules:
             message = f"cannot set {item!r}: expected a rule of rulebook '{rulebook.name}', got '{name}'"

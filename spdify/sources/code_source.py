@@ -209,5 +209,5 @@ def _known_input_size(model: nn.Module, name: str) -> tuple[int, ...]:
             return tuple(size)
     raise UsageError(
         f"Cannot know the input size of {name}.",
-        hint="Pass --input-size C,H,W (in Python: example_inputs=...).",
+        hint="Pass --input-size C,H,W (in Python: example_input=tensor, or input_size=(C, H, W)).",
     )

@@ -112,6 +112,8 @@ def _axes(shape: tuple[int, ...]) -> str:
 
 def _hint(misfit: _Misfit) -> str:
     if misfit.missing or misfit.unexpected:
+        if any(name.endswith("phase_weight") or ".tournament." in name for name in misfit.unexpected):
+            return "These are the weights of a converted network: give the folder that holds them as the model."
         return "Check that the checkpoint was saved from this model, with the same --model-kwargs."
     pairs = list(misfit.mismatched.values())
     if classes := _one_axis(pairs, axis=0):

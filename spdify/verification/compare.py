@@ -20,20 +20,25 @@ def tensors_of(output: object) -> list[Tensor]:
     return [leaf for leaf in real if leaf.is_floating_point()]
 
 
-def relative_error(expected: object, actual: object) -> float:
+def relative_error(expected: object, actual: object, *, floor: float = 0.0) -> float:
     """Give the largest difference over the largest expected magnitude, largest over all tensors of the outputs.
 
     Infinite where the outputs differ in number, shape or integers, or in what is not finite (a mask's -inf must stay).
+
+    Args:
+        expected: Output of the original, however nested.
+        actual: Output to compare.
+        floor: Least magnitude that a difference is related to.
     """
     if not _same_integers(expected, actual):
         return math.inf
     first, second = tensors_of(expected), tensors_of(actual)
     if len(first) != len(second) or not first:
         return math.inf
-    return max(_error_of(a, b) for a, b in zip(first, second, strict=True))
+    return max(_error_of(a, b, floor) for a, b in zip(first, second, strict=True))
 
 
-def _error_of(a: Tensor, b: Tensor) -> float:
+def _error_of(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
     """Compare two floating-point tensors."""
     if a.shape != b.shape:
         return math.inf
@@ -43,7 +48,7 @@ def _error_of(a: Tensor, b: Tensor) -> float:
     a, b = a[finite], b[finite]
     if not a.numel():
         return 0.0
-    scale, difference = a.abs().max().item(), (a - b).abs().max().item()
+    scale, difference = max(a.abs().max().item(), floor), (a - b).abs().max().item()
     return difference / scale if scale else (math.inf if difference else 0.0)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.records import Check
+from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, tensors_of
 from spdify.verification.randomised import whole_batch_statistics
 
@@ -46,8 +47,7 @@ class Trial:
     def run(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
         """Run a model with the seed."""
         args, kwargs = self.inputs
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return model(*args, **kwargs)
 
     def loss(self, output: object) -> Tensor:
@@ -81,7 +81,7 @@ def judge_sites(trial: Trial, plan: Plan, *, tolerance: float) -> list[Check]:
 
 def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
     trained = [d for d in plan.applied if "train" in d.site.modes]
-    effects, idle = _by_gradient(trial, trained)
+    effects, idle, still = _by_gradient(trial, trained)
     dead, weakest = [], math.inf
     for decision in plan.applied:
         name = decision.site.name
@@ -102,29 +102,30 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
             detail=f"the whole-model figures say nothing about {', '.join(dead)}" if dead else "",
         ),
         # A dead site has no gradient either; only one that is seen to act must learn.
-        _gradient_check({name: names for name, names in idle.items() if name not in dead}, trial),
+        _gradient_check({name: names for name, names in idle.items() if name not in dead}, still, trial),
     ]
 
 
-def _by_gradient(trial: Trial, decisions: list[Decision]) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Give each site's effect on the output (relative, first order), and its parameters that get no gradient."""
+def _by_gradient(trial: Trial, decisions: list[Decision]) -> tuple[dict[str, float], dict[str, list[str]], list[str]]:
+    """Give each site's effect on the output (first order, relative), and its parameters with no or zero gradient."""
     trial.converted.train()
     blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.path).named_parameters()) for d in decisions}
     wanted = [p for parameters in blocks.values() for p in parameters.values()]
     if not wanted:
-        return {}, {}
+        return {}, {}, []
     output = trial.run(trial.converted)
     loss = trial.loss(output)
     scale = math.sqrt(sum(float(y.detach().square().sum()) for y in tensors_of(output)))
     found = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else [None] * len(wanted)
     gradients = dict(zip(map(id, wanted), found, strict=True))
-    effects, idle = {}, {}
+    effects, idle, still = {}, {}, []
     for site, parameters in blocks.items():
         with_gradient = {name: (p, gradients[id(p)]) for name, p in parameters.items()}
         effects[site] = _effect(with_gradient) / scale if scale else 0.0
-        if without := [name for name, (_, g) in with_gradient.items() if _is_idle(name, g)]:
+        if without := [name for name, (_, g) in with_gradient.items() if _is_idle(g)]:
             idle[site] = without
-    return effects, idle
+        still += [f"{site}.{name}" for name, (_, g) in with_gradient.items() if _is_still(name, g)]
+    return effects, idle, still
 
 
 def _effect(parameters: Mapping[str, tuple[Tensor, Tensor | None]]) -> float:
@@ -142,15 +143,21 @@ def _effect(parameters: Mapping[str, tuple[Tensor, Tensor | None]]) -> float:
     return min(weights or effects.values(), default=0.0)
 
 
-def _is_idle(name: str, gradient: Tensor | None) -> bool:
-    """Whether a parameter cannot learn; a bias before a batch norm has the gradient zero and may."""
-    if gradient is None or not gradient.isfinite().all():
-        return True
-    return not name.endswith("bias") and not gradient.any()
+def _is_idle(gradient: Tensor | None) -> bool:
+    """Whether no gradient comes to a parameter; that of taps that read only padding is zero, and comes."""
+    return gradient is None or not bool(gradient.isfinite().all())
 
 
-def _gradient_check(idle: dict[str, list[str]], trial: Trial) -> Check:
+def _is_still(name: str, gradient: Tensor | None) -> bool:
+    """Whether a gradient comes and is zero everywhere; a bias before a batch norm always has such a one."""
+    return gradient is not None and not name.endswith("bias") and not gradient.any()
+
+
+def _gradient_check(idle: dict[str, list[str]], still: list[str], trial: Trial) -> Check:
     """Judge parameters without gradient: the original's own weights may get none either (a part run under no_grad)."""
+    if still and not idle:
+        detail = f"on these inputs the gradient is zero for {', '.join(still[:5])}: this says nothing about them"
+        return Check(name="gradients", outcome="not run", detail=detail)
     if not idle:
         return Check(name="gradients", outcome="passed")
     reached = _reached(trial, list(idle))
@@ -192,7 +199,8 @@ def _reached(trial: Trial, paths: list[str]) -> set[str]:
 
 def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
     """Perturb the site's weights and give how far the output moves: there may be an effect without a gradient."""
-    model = trial.converted.train(mode == "train")
+    model = trial.converted
+    model.train(mode == "train")
     block = model.get_submodule(decision.site.path)
     kept = {name: p.detach().clone() for name, p in block.named_parameters()}
     generator = torch.Generator().manual_seed(0)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MODEL_TOLERANCE = 1e-9
 ISLAND_TOLERANCE = 1e-5  # float32 rounding through a network, where the model itself computes in float32
+#: Statistics of normed activations are of the order of 1; a mean that is zero but for rounding is compared to this.
+STATISTICS_FLOOR = 1e-3
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
 
@@ -64,7 +66,7 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
     # double(): where a model has no tensor of its own, the new ones are in PyTorch's default precision.
     reference = apply(source, approximate).double() if approximate.applied else source
     trial = Trial(reference, apply(source, plan).double(), make_inputs(torch.float64), seed)
-    compare = _Comparison(trial)
+    compare = _Comparison(trial, "approximate sites are put into the original as well" if approximate.applied else "")
     checks = [compare.outputs("train")]
     checks.append(compare.statistics())
     if compare.trained:
@@ -91,9 +93,9 @@ class _Comparison:
         trained: Whether both models ran in train mode.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, remark: str) -> None:
         self.tolerance = MODEL_TOLERANCE
-        self._trial = trial
+        self._trial, self._remark = trial, remark
         self._before: dict[str, Tensor] = {}
         self.trained = False
 
@@ -123,7 +125,7 @@ class _Comparison:
             if not carries_signal(expected):
                 detail = "the output is constant: comparing it proves nothing"
                 return Check(name=name, outcome="not run", value=error, detail=detail)
-            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE)
+            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._remark)
         found = find_islands(self._trial.reference, self._trial.inputs)
         if found and error <= ISLAND_TOLERANCE:
             self.tolerance = ISLAND_TOLERANCE
@@ -141,7 +143,7 @@ class _Comparison:
         if all(torch.equal(b, self._before[key]) for key, b in kept.items()):
             return Check(name=name, outcome="not run", detail="the model keeps no statistics")
         one = torch.ones(1)  # goes with each buffer: integer ones alone have no figure, they are equal or not
-        error = max(relative_error((one, b), (one, theirs[key])) for key, b in kept.items())
+        error = max(relative_error((one, b), (one, theirs[key]), floor=STATISTICS_FLOOR) for key, b in kept.items())
         passed = error <= self.tolerance
         return Check(name=name, outcome="passed" if passed else "failed", value=error, tolerance=self.tolerance)
 

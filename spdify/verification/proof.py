@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from spdify.errors import CheckFailedError, TraceError
 from spdify.graph.sites import Survey, survey
 from spdify.graph.structure import detached_copy
 from spdify.records import Check
+from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, shows_input, tensors_of
 from spdify.verification.model_proof import MODEL_CHECKS, prove_model
 from spdify.verification.site_proof import prove_sites
@@ -81,9 +83,8 @@ def prove(  # noqa: PLR0913 - both models, how they were made, how to run them
         level: How far to go.
         seed: Of all random numbers.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        after = survey(converted, plan.inputs)
+    with seeded(seed):
+        after = _survey_converted(converted, plan)
         checks = [
             eyes_agree("two eyes, before", before),
             eyes_agree("two eyes, after", after),
@@ -97,17 +98,36 @@ def prove(  # noqa: PLR0913 - both models, how they were made, how to run them
     return Proof(level, tuple(checks), after, whole.state if whole is not None else {})
 
 
+def _survey_converted(converted: nn.Module, plan: Plan) -> Survey:
+    """Look at the result; that it does not even run is a fault of the conversion, not of the inputs."""
+    try:
+        return survey(converted, plan.inputs)
+    except TraceError as error:
+        raise CheckFailedError(
+            f"the converted model does not run: {error.message}",
+            hint="Does the network look at a convolution that was replaced (its class or attributes)? Keep that site: "
+            "write a rulebook whose rules exclude its path.",
+        ) from error
+
+
 def _not_run() -> list[Check]:
-    reason = "the model is too large to run whole in float64, or proof level site was asked for"
+    reason = "level site: every site is proved on its own; --proof model runs the whole model too, whatever its size"
     return [Check(name=name, outcome="not run", detail=reason) for name in MODEL_CHECKS]
 
 
 def _own_weights(model: nn.Module, converted: nn.Module, plan: Plan, make_inputs: MakeInputs) -> Check:
     """Compare with the weights as they are, in the model's own precision, on the CPU."""
     exact = all(d.claim is not None and d.claim.value == "exact" for d in plan.applied)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = next((t.dtype for t in _floating(model)), torch.float32)
     name = f"own weights, {str(dtype).removeprefix('torch.')}"
-    expected, actual = (_run_copy(each, dtype, make_inputs) for each in (model, converted))
+    try:
+        expected = _run_copy(model, dtype, make_inputs)
+    except Exception as fault:  # noqa: BLE001 - any fault of the user's model, such as AvgPool3d in half precision
+        return Check(name=name, outcome="not run", detail=f"the original does not run on the CPU: {fault}")
+    try:
+        actual = _run_copy(converted, dtype, make_inputs)
+    except Exception as fault:  # noqa: BLE001 - the original runs, so this is a fault of the conversion
+        return Check(name=name, outcome="failed", detail=f"the converted model does not run: {fault}")
     error = relative_error(expected, actual)
     if not exact or dtype not in OWN_TOLERANCES:
         return Check(name=name, outcome="measured", value=error)
@@ -132,9 +152,12 @@ def _run_copy(model: nn.Module, dtype: torch.dtype, make_inputs: MakeInputs) -> 
     if dtype == torch.float64:
         copied.double()
     args, kwargs = make_inputs(dtype)
-    torch.manual_seed(0)
-    with torch.no_grad():
+    with torch.no_grad(), seeded(0):
         return copied(*args, **kwargs)
+
+
+def _floating(model: nn.Module) -> list[Tensor]:
+    return [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
 
 
 def _in_float64(output: object) -> list[Tensor]:

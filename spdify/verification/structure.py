@@ -23,7 +23,7 @@ def eyes_agree(name: str, seen: Survey) -> Check:
 
 def nothing_left(plan: Plan, after: Survey) -> Check:
     """Nothing may downsample afterwards but what the plan kept or refused; so converting again finds nothing."""
-    name = "nothing left"
+    name = "nothing else left"
     allowed = {d.site.name for d in plan.decisions if d.action != "applied"}
     left = [site.name for site in after.sites if site.name not in allowed]
     lost = allowed - {site.name for site in after.sites}

@@ -198,15 +198,15 @@ def test_a_part_that_the_original_runs_without_gradients_is_no_fault(convert: Ca
 def test_a_site_that_was_not_replaced_fails(net: nn.Module, convert: Callable) -> None:
     conversion = convert(net)
     conversion.converted.pool = nn.MaxPool2d(3, 2, 1)
-    check = conversion.prove("site")["nothing left"]
+    check = conversion.prove("site")["nothing else left"]
     assert (check.outcome, check.detail) == ("failed", "still there: pool")
 
 
 def test_a_kept_site_that_is_gone_fails(net: nn.Module, convert: Callable) -> None:
     conversion = convert(net, max_pool="keep")
-    assert conversion.prove("site")["nothing left"].outcome == "passed"
+    assert conversion.prove("site")["nothing else left"].outcome == "passed"
     conversion.converted.pool = nn.AdaptiveMaxPool2d((5, 5))
-    check = conversion.prove("site")["nothing left"]
+    check = conversion.prove("site")["nothing else left"]
     assert (check.outcome, check.detail) == ("failed", "gone: pool")
 
 

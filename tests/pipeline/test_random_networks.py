@@ -1,0 +1,150 @@
+"""Random small networks, compared without `spdify.verification`: float64, another size, both modes, gradients."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+import spdify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spdify.pipeline.conversion import Conversion
+
+torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOL = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVG_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+SETTINGS = ([], [], ["strided-conv.kernel=odd"], ["strided-conv.pointwise=dense"], ["max-pool.form=keep"])
+TOLERANCE = 1e-9  # of the largest value or gradient; float64
+
+
+class Join(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, F.interpolate(y, size=x.shape[2:])], 1)
+
+
+class Either(nn.Module):
+    def __init__(self, train: Callable[[Tensor], Tensor], evaluate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.other = train, evaluate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) if self.training else self.other(x)
+
+
+class Net(nn.Module):
+    """A graph of modules; each reads what earlier ones gave, and all that they give comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList()
+        self.inputs: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        values = [x]
+        for step, inputs in zip(self.steps, self.inputs, strict=True):
+            values.append(step(*[values[i] for i in inputs]))
+        return {str(i): value for i, value in enumerate(values[1:])}
+
+
+def numbers(rng: random.Random, dims: int, low: int, high: int) -> int | tuple[int, ...]:
+    return rng.randint(low, high) if rng.random() < 0.5 else tuple(rng.randint(low, high) for _ in range(dims))
+
+
+def make_conv(rng: random.Random, dims: int, channels: int) -> nn.Module:
+    groups, mode = rng.choice([1, 1, channels]), rng.choice(["zeros", "zeros", "replicate", "circular"])
+    window = [numbers(rng, dims, *limits) for limits in ((1, 4), (1, 3), (0, 2), (1, 2))]
+    return CONV[dims](channels, groups * rng.randint(1, 3), *window, groups=groups, padding_mode=mode)
+
+
+def make_pool(rng: random.Random, dims: int) -> nn.Module:
+    kernel = tuple(rng.randint(1, 4) for _ in range(dims))
+    stride, padding = tuple(rng.randint(1, 3) for _ in kernel), tuple(rng.randint(0, k // 2) for k in kernel)
+    ceil, more = rng.random() < 0.4, [rng.random() < 0.5] + [rng.choice([None, None, 3])] * (dims > 1)
+    if rng.random() < 0.5:
+        return MAX_POOL[dims](kernel, stride, padding, ceil_mode=ceil)
+    return AVG_POOL[dims](kernel, stride, padding, ceil, *more)
+
+
+def make_step(rng: random.Random, dims: int, channels: int, known: nn.ModuleList) -> nn.Module:
+    functions = [F.silu, lambda x: F.max_pool2d(x, 2), lambda x: x[:, :, ::2, ::2], lambda x: F.avg_pool2d(x, 3, 2, 1)]
+    makers: list[Callable[[], nn.Module]] = [
+        *[lambda: make_conv(rng, dims, channels), lambda: make_pool(rng, dims)] * 3,
+        lambda: nn.Sequential(NORM[dims](channels), nn.Dropout(0.1), nn.ReLU(inplace=True)),
+        lambda: Either(make_pool(rng, dims), make_pool(rng, dims)),
+        lambda: rng.choice([m for m in known if isinstance(m, CONV[dims])] or [nn.Tanh()]),  # called once more
+        lambda: nn.utils.parametrizations.weight_norm(make_conv(rng, dims, channels)),
+        lambda: Either(*rng.choices(functions if dims == 2 else functions[:1], k=2)),
+        Join,
+    ]
+    return rng.choice(makers)()
+
+
+def make_network(rng: random.Random) -> tuple[Net, Tensor, Tensor]:
+    """Give a network, an example, and a float64 batch of another size."""
+    dims, channels = rng.choice([1, 2, 2, 2, 3]), rng.randint(2, 4)
+    sizes = [rng.randint(9, 16 if dims < 3 else 10) for _ in range(dims)]
+    net, values = Net(), [torch.randn(3, channels, *sizes)]
+    steps = [CONV[dims](channels, 4, 3, 2, 1)] + [None] * rng.randint(3, 9)
+    for step in steps:
+        i, j = rng.randrange(len(values)), rng.randrange(len(values))
+        module = step or make_step(rng, dims, values[i].shape[1], net.steps)
+        inputs = (i, j) if isinstance(module, Join) else (i,)
+        try:
+            module.eval()(*[values[k] for k in inputs])
+            value = module.train()(*[values[k] for k in inputs])
+        except (RuntimeError, ValueError):  # it does not fit here
+            continue
+        if value.dim() == dims + 2 and min(value.shape[2:]) > 1:
+            net.steps.append(module)
+            net.inputs.append(inputs)
+            values.append(value)
+    return net, torch.randn(1, channels, *[n + rng.randint(1, 3) for n in sizes]), values[0].double()
+
+
+def results(model: nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
+    """Run forward and backward; give outputs, buffers and gradients of what the conversion does not touch."""
+    x = x.clone().requires_grad_()
+    torch.manual_seed(seed)
+    found = dict(model(x))
+    sum(y.square().sum() for y in found.values()).backward()
+    vectors = {name: p.grad for name, p in model.named_parameters() if p.dim() == 1 and p.grad is not None}
+    return found | vectors | {"gradient": x.grad} | dict(model.named_buffers())
+
+
+def compare(net: Net, conversion: Conversion, x: Tensor, seed: int, *, training: bool) -> None:
+    original, converted = copy.deepcopy(net).double(), copy.deepcopy(conversion.model).double()
+    state = original.state_dict()
+    for name, tensor in state.items():
+        if "running" in name:
+            tensor.uniform_(0.5, 1.5)
+    converted.load_state_dict(spdify.map_weights(state, conversion.plan))
+    expected, actual = (results(m.train(training), x, seed) for m in (original, converted))
+    for name, value in expected.items():
+        scale = value.abs().max().clamp(min=1)
+        torch.testing.assert_close(actual[name] / scale, value / scale, rtol=0, atol=TOLERANCE, msg=name)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_network(seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net, example, x = make_network(rng)
+        before = copy.deepcopy(net.state_dict())
+        setting = rng.choice(SETTINGS)
+        level = "site" if seed % 3 else "model"
+        conversion = spdify.convert(net, example_input=example, overrides=setting, proof=level)
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        for training in (False, True):
+            compare(net, conversion, x, seed, training=training)
