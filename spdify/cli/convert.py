@@ -48,7 +48,8 @@ def convert(
 ) -> None:
     """Convert a model, prove that it computes the same, and write checkpoint, ONNX and report to a folder.
 
-    Exit codes: 0 done, 1 error, 2 usage, 3 a check failed, 4 nothing to convert, 130 interrupted.
+    Exit codes: 0 done, 1 error, 2 usage, 3 a check failed, 4 nothing to convert, 130 interrupted,
+    143 terminated.
     """
     with steps() as step:
         step("loading PyTorch")

@@ -58,6 +58,8 @@ def render_inspection(console: Console, found: Inspection) -> None:
         key = "MACs: share of the model's; reads: share of the input positions that the operator looks at."
         console.print(key, style="dim")
         for site in found.sites:
+            if site.operation:
+                console.print(_cell(f"{site.name}: a functional call inside forward, not rewritten so far", "yellow"))
             for obstacle in site.obstacles:
                 console.print(_cell(f"{site.name}: {obstacle}", "yellow"))
     _render_left_alone(console, found.left_alone)
@@ -118,7 +120,7 @@ def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> N
         (escape(f"check (level {printable(proof)})"), "left"),
         ("outcome", "left"),
         ("figure", "right"),
-        ("allowed", "right"),
+        ("limit", "right"),
         ("", "left"),
     )
     sites = [c for c in checks if c.name.startswith("site ") and c.outcome == "passed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,16 @@ def detached_copy(model: nn.Module) -> nn.Module:
         TraceError: The model holds something that cannot be copied.
     """
     return _copy_with(model, torch.Tensor.clone)
+
+
+class _Silence(logging.Filter):
+    """Keeps back what PyTorch logs of a failing fake operator: the exception says it, and is turned into a message."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "failed while attempting to run meta" not in str(record.msg)
+
+
+logging.getLogger("torch._subclasses.fake_tensor").addFilter(_Silence())
 
 
 def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spdify.bundle import read_record, read_weights
 from spdify.engine import check_fingerprint, rebuild
-from spdify.errors import BundleError, SpdifyError
+from spdify.errors import BundleError, PlanError, SpdifyError
 from spdify.sources import build_structure
 
 if TYPE_CHECKING:
@@ -58,9 +58,22 @@ def build_converted(record: BundleRecord, model: nn.Module | None, folder: Path)
             hint="Hand it over: spdify.load(folder, model=factory()), or --code path/to/file.py:factory.",
         )
     for plan in record.plans:
-        check_fingerprint(network, plan)
+        try:
+            check_fingerprint(network, plan)
+        except PlanError as error:
+            raise PlanError(f"{error.message}{_first_difference(network, folder)}", hint=error.hint) from error
         _rebuild(network, plan, folder)
     return network
+
+
+def _first_difference(network: nn.Module, folder: Path) -> str:
+    """Name a tensor that the bundle has in another shape; the last one: classifiers differ most, sites by right."""
+    own, saved = network.state_dict(), read_weights(folder)
+    for name in reversed([name for name in own if name in saved]):
+        if own[name].shape != saved[name].shape:
+            expected, got = (tuple(state[name].shape) for state in (saved, own))
+            return f"; {name}: expected {expected}, got {got}"
+    return ""
 
 
 def _rebuild(network: nn.Module, plan: Plan, folder: Path) -> None:

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from spdify.records import Check, Decision, Report, SiteCost
 
 
+LEGEND = (
+    "Figures are largest differences relative to the largest value, unless said otherwise here. *Two eyes*: sites that",
+    "the torch.fx trace and a census of a real forward pass both see. *Nothing else left*: sites that still downsample",
+    "(kept or refused). *Untouched names*: tensors outside the sites. *Site*: one site on its own in float64, outputs",
+    "and gradients. *Whole model*: float64, random norms and gains. *Statistics*: buffers after a training step. *Live",
+    "sites*: how far random weights in the least visible site move the output; here the limit is the least.",
+    "*Gradients*: one reaches every new parameter. *Own weights*: the network as it is. *ONNX*: ONNX Runtime against",
+    "PyTorch, also with the random norms (*perturbed weights*).",
+)
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> list[str]:
     """Give a Markdown table; columns from `numbers_from` on are aligned right."""
     marks = ["---" if i < numbers_from else "---:" for i in range(len(head))]
@@ -51,7 +62,8 @@ def report_markdown(report: Report) -> str:
     if report.checks:
         lines += ["", f"## Checks (proof level {report.proof})", ""]
         checks = [(c.name, c.outcome, c.detail, *check_figures(c)) for c in report.checks]
-        lines += _table(["check", "outcome", "detail", "figure", "allowed"], checks, numbers_from=3)
+        lines += _table(["check", "outcome", "detail", "figure", "limit"], checks, numbers_from=3)
+        lines += ["", *LEGEND]
     return "\n".join(lines) + "\n"
 
 
@@ -64,6 +76,8 @@ def headline(report: Report) -> str:
         return f"{cost}."
     kinds = {d.claim.value for d in report.decisions if d.claim is not None}
     value = _sameness(report) if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
+    away = next((c.value for c in report.checks if c.name == "distance to the original"), None)
+    value += f", {away:.2g} from the original's output" if away is not None else ""
     return f"{by['applied']} sites replaced ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
 
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def test_onnx_file(conversion: Conversion) -> None:
     onnx = OnnxRecord(file="model.onnx", opset=20, dynamic_batch=True, checks=(Check(name="x", outcome="passed"),))
-    assert "- `model.onnx`: ONNX, opset 20, any batch size\n" in model_card(conversion.record(onnx), conversion.report)
+    assert "- `model.onnx`: ONNX, opset 20, any batch size, input 3×8×8 without" in model_card(
+        conversion.record(onnx), conversion.report
+    )
 
 
 def test_onnx_file_that_fails(conversion: Conversion) -> None:
@@ -20,7 +22,7 @@ def test_onnx_file_that_fails(conversion: Conversion) -> None:
         checks=(Check(name="x", outcome="failed"),),
     )  # fmt: skip
     text = model_card(conversion.record(onnx), conversion.report)
-    assert "fixed batch size (takes batch 1 only); **does not pass its checks: do not use it**" in text
+    assert "fixed batch size (takes batch 1 only), input 3×8×8 without the batch; **does not pass" in text
 
 
 def test_registry_model_needs_no_code(conversion: Conversion) -> None:

@@ -16,11 +16,10 @@ from spdify.graph import survey
 from spdify.graph.census import CensusMode
 from spdify.graph.slices import SliceBook
 from spdify.graph.trace import _Reader
+from spdify.records import Inputs, InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from spdify.records import Inputs
 
 
 class Functional(nn.Module):
@@ -194,3 +193,35 @@ def test_a_slice_that_one_eye_misses_is_noticed(
     monkeypatch.setattr(blind, "_note_slice", lambda *_: None)
     assert len(survey(Slicing(), inputs_of(3, 16, 16)).disagreements) == 2
     assert SliceBook().operations() == []
+
+
+class Pools(nn.Module):
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 4, 1), pool
+
+
+class OverTransposed(Pools):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.conv(x).permute(0, 2, 3, 1))
+
+
+class GlobalToo(Pools):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pool(x), self.pool(nn.functional.adaptive_avg_pool2d(self.conv(x), 4))
+
+
+@pytest.mark.parametrize("model", [OverTransposed(nn.AvgPool2d((1, 2))), GlobalToo(nn.MaxPool2d(4, 3))])
+def test_a_pool_whose_channels_depend_on_more_than_the_model_has_an_obstacle(model: nn.Module) -> None:
+    found = survey(model, Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),)))
+    (site,) = found.sites
+    assert "its number of channels depends on the call or on the input size" in " ".join(site.obstacles)
+
+
+def test_a_weight_that_is_a_buffer_is_an_obstacle() -> None:
+    conv = nn.Conv2d(3, 4, 3, 2)
+    weight = conv.weight.detach()
+    del conv.weight
+    conv.register_buffer("weight", weight)
+    (site,) = survey(nn.Sequential(conv), Inputs(args=(InputSpec(shape=(1, 3, 9, 9)),))).sites
+    assert "it holds more than a weight and a bias parameter: weight" in site.obstacles

@@ -179,3 +179,33 @@ def test_a_module_is_not_built_anew() -> None:
 def test_a_module_takes_an_input_size() -> None:
     conversion = spdify.convert(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), input_size=(3, 9, 11))
     assert conversion.plan.inputs.args[0].shape == (1, 3, 9, 11)
+
+
+def test_unknown_arguments_and_levels() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2))
+    with pytest.raises(UsageError, match="cannot use the argument num_clases") as caught:
+        spdify.convert("test_resnet", num_clases=3)
+    assert caught.value.hint == "Did you mean num_classes?"
+    with pytest.raises(UsageError, match="cannot prove at level 'foo'"):
+        spdify.convert(network, input_size=(3, 9, 9), proof="foo")
+
+
+def test_a_network_that_draws_from_other_generators() -> None:
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * (1 + random.random()) + np.random.rand()  # noqa: NPY002, S311
+
+    spdify.convert(Drawing(), input_size=(3, 9, 9))
+
+
+def test_zero_gradients_are_said_and_no_fault() -> None:
+    # The 1x1 map leaves all taps but one to the padding: their gradient is zero in the original, too.
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, 2, 1))
+    conversion = spdify.convert(network, input_size=(3, 1, 1))
+    (check,) = [c for c in conversion.checks if c.name == "gradients"]
+    assert check.outcome == "not run"
+    assert "the gradient is zero for 1" in check.detail

@@ -95,3 +95,19 @@ def test_training_goes_on_after_loading(plain: Plain, tmp_path: Path) -> None:
     loaded = spdify.load(tmp_path / "out", model=plain).train()
     loaded(torch.randn(4, 3, 16, 16)).square().mean().backward()
     assert all(p.grad is not None for p in loaded.parameters())
+
+
+def test_a_network_that_asks_for_the_version_of_its_state_dict(tmp_path: Path) -> None:
+    conversion = spdify.convert("tv:mnasnet0_5", proof="site", input_size=(3, 64, 64))
+    conversion.save(tmp_path / "out", onnx=False)
+    state = spdify.load(tmp_path / "out").state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in conversion.model.state_dict().items())
+
+
+def test_another_network_is_told_apart_by_a_shape(tmp_path: Path) -> None:
+    def build(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(64, classes))
+
+    spdify.convert(build(10), input_size=(3, 9, 9)).save(tmp_path / "out", onnx=False)
+    with pytest.raises(PlanError, match=r"2.bias: expected \(10,\), got \(7,\)"):
+        spdify.load(tmp_path / "out", model=build(7))
