@@ -93,6 +93,10 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
             dead.append(name)
         else:
             weakest = min(weakest, effect)
+    # A dead site has no gradient either; only one that is seen to act must learn.
+    for name in dead:
+        idle.pop(name, None)
+        still.pop(name, None)
     return [
         Check(
             name="live sites",
@@ -101,30 +105,32 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
             tolerance=threshold,
             detail=f"the whole-model figures say nothing about {', '.join(dead)}" if dead else "",
         ),
-        # A dead site has no gradient either; only one that is seen to act must learn.
-        _gradient_check({name: names for name, names in idle.items() if name not in dead}, still, trial),
+        _gradient_check(idle, still, trial),
     ]
 
 
-def _by_gradient(trial: Trial, decisions: list[Decision]) -> tuple[dict[str, float], dict[str, list[str]], list[str]]:
+def _by_gradient(
+    trial: Trial, decisions: list[Decision]
+) -> tuple[dict[str, float], dict[str, list[str]], dict[str, dict[str, int]]]:
     """Give each site's effect on the output (first order, relative), and its parameters with no or zero gradient."""
     trial.converted.train()
     blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.path).named_parameters()) for d in decisions}
     wanted = [p for parameters in blocks.values() for p in parameters.values()]
     if not wanted:
-        return {}, {}, []
+        return {}, {}, {}
     output = trial.run(trial.converted)
     loss = trial.loss(output)
     scale = math.sqrt(sum(float(y.detach().square().sum()) for y in tensors_of(output)))
     found = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else [None] * len(wanted)
     gradients = dict(zip(map(id, wanted), found, strict=True))
-    effects, idle, still = {}, {}, []
+    effects, idle, still = {}, {}, {}
     for site, parameters in blocks.items():
         with_gradient = {name: (p, gradients[id(p)]) for name, p in parameters.items()}
         effects[site] = _effect(with_gradient) / scale if scale else 0.0
         if without := [name for name, (_, g) in with_gradient.items() if _is_idle(g)]:
             idle[site] = without
-        still += [f"{site}.{name}" for name, (_, g) in with_gradient.items() if _is_still(name, g)]
+        if zero := {name: p.dim() for name, (p, g) in with_gradient.items() if _is_still(name, g)}:
+            still[site] = zero
     return effects, idle, still
 
 
@@ -153,24 +159,36 @@ def _is_still(name: str, gradient: Tensor | None) -> bool:
     return gradient is not None and not name.endswith("bias") and not gradient.any()
 
 
-def _gradient_check(idle: dict[str, list[str]], still: list[str], trial: Trial) -> Check:
-    """Judge parameters without gradient: the original's own weights may get none either (a part run under no_grad)."""
-    if still and not idle:
-        detail = f"on these inputs the gradient is zero for {', '.join(still[:5])}: this says nothing about them"
-        return Check(name="gradients", outcome="not run", detail=detail)
-    if not idle:
+def _gradient_check(idle: dict[str, list[str]], still: dict[str, dict[str, int]], trial: Trial) -> Check:
+    """Judge parameters with no gradient, or a zero one, by what the original's own weights get.
+
+    Args:
+        idle: By site, names of parameters that no gradient comes to.
+        still: By site, names of parameters whose gradient is zero everywhere, with their number of axes.
+        trial: The models.
+    """
+    if not idle and not still:
         return Check(name="gradients", outcome="passed")
-    reached = _reached(trial, list(idle))
+    reached, learning = _in_original(trial, [*idle, *still])
     faults = [f"{site}.{name}" for site, names in idle.items() if site in reached for name in names]
+    for site, names in still.items():
+        expected = learning.get(site, site in reached)
+        # A PReLU's slope learns from negative values alone, of which a small map may have none.
+        faults += [f"{site}.{name}" for name, dims in names.items() if expected and dims > 1]
     if faults:
         return Check(name="gradients", outcome="failed", detail=f"no gradient reaches {', '.join(faults[:5])}")
+    if still:
+        quiet = [f"{site}.{name}" for site, names in still.items() for name in names]
+        detail = f"on these inputs the gradient is zero for {', '.join(quiet[:5])}: this says nothing about them"
+        return Check(name="gradients", outcome="not run", detail=detail)
     detail = f"none reaches {', '.join(list(idle)[:5])}, in the original neither"
     return Check(name="gradients", outcome="passed", detail=detail)
 
 
-def _reached(trial: Trial, paths: list[str]) -> set[str]:
-    """Give the sites whose output a gradient reaches in the original."""
+def _in_original(trial: Trial, paths: list[str]) -> tuple[set[str], dict[str, bool]]:
+    """Give the sites whose output a gradient reaches in the original, and whether their own weights, if any, learn."""
     reached: set[str] = set()
+    learning: dict[str, bool] = {}
 
     def watch(path: str) -> Any:  # noqa: ANN401 - a forward hook
         def hook(_module: nn.Module, _args: object, output: object) -> object:
@@ -190,11 +208,14 @@ def _reached(trial: Trial, paths: list[str]) -> set[str]:
         loss = trial.loss(trial.run(trial.reference))
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
+        for path in paths:
+            if isinstance(weight := getattr(trial.reference.get_submodule(path), "weight", None), nn.Parameter):
+                learning[path] = weight.grad is not None and bool(weight.grad.any())
     finally:
         for handle in handles:
             handle.remove()
         trial.reference.zero_grad(set_to_none=True)
-    return reached
+    return reached, learning
 
 
 def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:

@@ -178,6 +178,28 @@ def test_a_block_that_cannot_learn_fails(net: nn.Module, convert: Callable, monk
     assert "branch.0" in checks["gradients"].detail
 
 
+def test_a_weight_whose_gradient_is_zero_fails_where_the_original_learns(
+    net: nn.Module, convert: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(model: nn.Module, plan: Plan) -> nn.Module:
+        converted = apply(model, plan)
+        block = converted.get_submodule("branch.0")
+        forward = block.forward
+        block.forward = lambda x: forward(x).detach() + 0 * block.weight.sum()
+        return converted
+
+    monkeypatch.setattr(model_proof, "apply", stopped)
+    checks = convert(net).prove()
+    assert checks["gradients"].outcome == "failed"
+    assert "branch.0.weight" in checks["gradients"].detail
+
+
+def test_a_mean_of_zero_is_compared_on_the_scale_of_its_deviation(convert: Callable) -> None:
+    # The first norm leaves the second a mean that is zero but for rounding.
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4), nn.BatchNorm2d(4))
+    assert convert(model).prove()["statistics, train"].outcome == "passed"
+
+
 def test_a_part_that_the_original_runs_without_gradients_is_no_fault(convert: Callable) -> None:
     class FrozenStem(nn.Module):
         def __init__(self) -> None:
