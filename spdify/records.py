@@ -104,12 +104,19 @@ class Call(Record):
     output: Shape
 
 
+def join_path(*parts: str) -> str:
+    """Join module paths; empty ones (the model itself) leave nothing."""
+    return ".".join(part for part in parts if part)
+
+
 class Site(Record):
     """One place in a model that a rewrite may replace.
 
     Attributes:
         path: Module path of a called module; of the module that makes it, for a functional call.
-        operation: Empty for a called module; else what is called and where, `forward:max_pool2d:0`.
+        operation: Empty for a called module; else what is called and where, `forward:max_pool2d:0`: method, function
+            and which of its calls there, in the order of the source.
+        expression: Source of a functional call, `F.max_pool2d(x, 3, 2)`; empty for a called module.
         operator: What it computes, without the number of axes.
         type_name: Class of the module, or name of the function.
         geometry: Kernel, stride and so on; a slice has kernel 1 and its steps as stride.
@@ -119,10 +126,14 @@ class Site(Record):
         inside: Path of the composite leaf that hides the site from the whole-model trace, or empty.
         obstacles: Facts about the module (hooks, parametrizations, shared weights …) that make replacing it unsafe.
         macs: Multiply-accumulate operations of one forward pass at batch 1.
+        axes: Of a slice, the axes that are stepped over.
+        starts: Of a slice, the first position along each of these.
+        rank: Of a slice, the number of axes of its tensor.
     """
 
     path: str
     operation: str = ""
+    expression: str = ""
     operator: Operator
     type_name: str
     geometry: Geometry
@@ -132,6 +143,20 @@ class Site(Record):
     inside: str = ""
     obstacles: tuple[str, ...] = ()
     macs: int = 0
+    axes: Shape = ()
+    starts: Shape = ()
+    rank: int = 0
+
+    @property
+    def block_paths(self) -> tuple[str, ...]:
+        """Paths at which the block that takes its place is registered; for a functional call, a submodule's."""
+        own = self.operation.replace(":", "_")
+        return tuple(join_path(path, own) for path in (self.path, *self.aliases))
+
+    @property
+    def block_path(self) -> str:
+        """The first of `block_paths`."""
+        return self.block_paths[0]
 
     @property
     def name(self) -> str:

@@ -58,8 +58,8 @@ def render_inspection(console: Console, found: Inspection) -> None:
         key = "MACs: share of the model's; reads: share of the input positions that the operator looks at."
         console.print(key, style="dim")
         for site in found.sites:
-            if site.operation:
-                console.print(_cell(f"{site.name}: a functional call inside forward, not rewritten so far", "yellow"))
+            if site.expression:
+                console.print(_cell(f"{site.name}: {site.expression}", "dim"))
             for obstacle in site.obstacles:
                 console.print(_cell(f"{site.name}: {obstacle}", "yellow"))
     _render_left_alone(console, found.left_alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +12,11 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
+from spdify.graph.edits import edit_module, expression_of
 from spdify.graph.structure import detached_copy, fingerprint
 
 if TYPE_CHECKING:
-    from spdify.records import Decision, Plan
+    from spdify.records import Decision, Plan, Site
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -63,14 +65,29 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
         PlanError: A site is not in the model.
     """
     places = block_places(plan)
+    edits: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for decision in plan.applied:
-        paths = places.get(decision.site.path, ())
-        old = [_module_at(model, path) for path in paths]
+        site = decision.site
+        paths = places.get(site.block_path, ())
+        old = [_module_at(model, site.path if site.operation else path) for path in paths]
         with torch.device("meta"):
             block = _build(decision)
         for path, module in zip(paths, old, strict=True):
             block.train(module.training)
             _set_module(model, path, block)
+        if site.operation and paths:
+            edits[site.path].append((site.operation, site.operator))
+            _check_expression(model.get_submodule(site.path), site)
+    for path, chosen in edits.items():
+        edit_module(model.get_submodule(path), tuple(chosen))
+
+
+def _check_expression(owner: nn.Module, site: Site) -> None:
+    """Raise `PlanError` where the code of a class is not the one that the plan was made for."""
+    found = expression_of(owner, site.operation)
+    if found != site.expression:
+        msg = f"cannot apply the plan at {site.name}: expected the expression {site.expression!r}, got {found!r}"
+        raise PlanError(msg, hint="The code of the class has changed since: convert the model again.")
 
 
 def _build(decision: Decision) -> nn.Module:
@@ -101,7 +118,8 @@ def _set_module(model: nn.Module, path: str, block: nn.Module) -> None:
 
 def _freeze(block: nn.Module, model: nn.Module, path: str) -> None:
     """Carry `requires_grad=False` over from the original `model` to the block that took the place of `path`."""
-    flags = {name: parameter.requires_grad for name, parameter in model.get_submodule(path).named_parameters()}
+    old = dict(model.named_modules()).get(path)  # none for a functional call
+    flags = {name: p.requires_grad for name, p in old.named_parameters()} if old is not None else {}
     new = flags.get("weight", _surroundings_train(model, path))
     for name, parameter in block.named_parameters():
         parameter.requires_grad_(flags.get(name, new))

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def block_places(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Give all paths at which each block is registered, by the path of its site.
+    """Give all paths at which each block is registered, by the first of them.
 
     A path inside a module that is replaced itself (a pool kept as a child of a convolution) goes away with that module;
     a site without any other path is not in the dictionary.
     """
-    paths = {d.site.path: (d.site.path, *d.site.aliases) for d in plan.applied}
+    paths = {d.site.block_path: d.site.block_paths for d in plan.applied}
     replaced = {path for group in paths.values() for path in group}
     live = {site: tuple(path for path in group if not _is_inside(path, replaced)) for site, group in paths.items()}
     return {site: group for site, group in live.items() if group}

@@ -38,7 +38,7 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     places = block_places(plan)
     waiting: dict[str, dict[str, Tensor]] = {}
     for decision in plan.applied:
-        for path in places.get(decision.site.path, ()):
+        for path in places.get(decision.site.block_path, ()):
             waiting[path] = site_weights(state, decision, path)
     replaced = set(waiting)
     mapped: dict[str, Tensor] = {}
@@ -75,7 +75,7 @@ def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> 
 def _tensor_shapes(decision: Decision) -> dict[str, tuple[int, ...]]:
     """Give names and shapes of the tensors that the site's module owns."""
     window = decision.site.geometry
-    if decision.site.operator != "conv":
+    if decision.site.operator != "conv" or decision.site.operation:
         return {}
     shapes: dict[str, tuple[int, ...]] = {
         "weight": (window.out_channels, window.in_channels // window.groups, *window.kernel)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from spdify.errors import TraceError
+from spdify.graph.calls import CallPlace, NoPlaceError, find_place
 from spdify.graph.operations import Operation
 from spdify.graph.owners import OwnerStack
-from spdify.graph.slices import SliceBook, Steps
+from spdify.graph.slices import FoundSlice, SliceBook, Steps
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
 from spdify.graph.windows import geometry_of, module_operator, per_axis
 from spdify.records import Call
@@ -56,6 +57,17 @@ POOLS: dict[Any, tuple[SeenOperator, tuple[str, ...]]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Stepped:
+    """A strided view: of which tensor, by which steps, taken by which expression."""
+
+    source: int
+    steps: Steps
+    shape: tuple[int, ...]
+    place: CallPlace | None = None
+    obstacle: str = ""
+
+
 @dataclass
 class Census:
     """What a forward pass ran.
@@ -64,11 +76,13 @@ class Census:
         operations: Convolutions with a stride, pools and spatial slices, in the order in which they ran.
         macs: Multiply-accumulates by owner path.
         activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
+        plain_convs: Owner and operation of functional convolutions with stride 1.
     """
 
     operations: list[Operation] = field(default_factory=list)
     macs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     activation_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    plain_convs: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def total_macs(self) -> int:
@@ -85,7 +99,7 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         self.census = Census()
         self.slices = SliceBook()
         self._owners = owners
-        self._steps: dict[int, tuple[int, Steps, tuple[int, ...]]] = {}
+        self._steps: dict[int, _Stepped] = {}
         self._kept: list[Tensor] = []
 
     def __torch_dispatch__(
@@ -119,7 +133,10 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
 
     def _note_conv(self, args: tuple[Any, ...], out: Tensor) -> None:
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
-        if transposed or all(s == 1 for s in stride):
+        if transposed:
+            return
+        if all(s == 1 for s in stride):
+            self._note_plain_conv()
             return
         dims = weight.dim() - 2
         geometry = geometry_of(
@@ -142,22 +159,46 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         owner, module = self._owners.current
         call = Call(input=tuple(x.shape), output=tuple(y.shape))
         called = module_operator(module) == operator
-        self.census.operations.append(Operation(owner, operator, type(module).__name__, called, geometry, call))
+        operation = Operation(owner, operator, type(module).__name__, called, geometry, call)
+        if not called:
+            place, obstacle = self._place()
+            operation = replace(operation, place=place, obstacle=obstacle)
+        self.census.operations.append(operation)
+
+    def _place(self) -> tuple[CallPlace | None, str]:
+        """Find the expression behind the operator that is running, or say why there is none."""
+        try:
+            return find_place(self._owners.current[1]), ""
+        except NoPlaceError as error:
+            return None, str(error)
+
+    def _note_plain_conv(self) -> None:
+        owner, module = self._owners.current
+        if module_operator(module) != "conv":
+            place, _ = self._place()
+            if place is not None:
+                self.census.plain_convs.add((owner, place.operation))
 
     def _note_slice(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         bound = dict(zip(("x", "dim", "start", "end", "step"), args, strict=False)) | kwargs
         x, axis, step = bound["x"], bound.get("dim", 0), bound.get("step", 1)
-        source, steps, shape = self._steps.get(id(x), (id(x), Steps(()), tuple(x.shape)))
+        known = self._steps.get(id(x), _Stepped(id(x), Steps(()), tuple(x.shape)))
         if step == 1:
             if x.shape != out.shape:
                 return
+            self._steps[id(out)] = known
         else:
             start = bound.get("start") or 0
-            steps = steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
-        self._steps[id(out)] = (source, steps, shape)
+            steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
+            place, obstacle = self._place()
+            if known.steps.axes and known.place != place:
+                obstacle = "several expressions step over the same tensor in turn"
+            self._steps[id(out)] = known = _Stepped(known.source, steps, known.shape, place, obstacle)
         self._kept += [x, out]  # keeps the ids from being given to other tensors
-        if step != 1 and steps.is_spatial:
-            self.slices.add(source, self._owners.current[0], steps, shape)
+        if step != 1 and known.steps.is_spatial:
+            owner = self._owners.current[0]
+            found = FoundSlice(owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle)
+            self.slices.add(known.source, found)
 
 
 def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1) -> Census:

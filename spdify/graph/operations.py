@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from spdify.records import Call, Geometry
+    from spdify.graph.calls import CallPlace
+    from spdify.records import Call, Geometry, Shape
 
 SeenOperator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "slice", "adaptive_pool"]
 
@@ -31,6 +32,11 @@ class Operation:
         lossless: Whether other operations keep what this one drops (slices of all phases).
         inside: Path of the composite leaf that hides it from the whole trace.
         macs: Multiply-accumulate operations of this call (known to the census only).
+        place: Of a functional call, the expression that makes it (known to the census only).
+        obstacle: Why that expression cannot be edited.
+        axes: Of a slice, the axes that are stepped over.
+        starts: Of a slice, the first position along each.
+        rank: Of a slice, the number of axes of its tensor.
     """
 
     owner: str
@@ -42,6 +48,11 @@ class Operation:
     lossless: bool = False
     inside: str = ""
     macs: int = 0
+    place: CallPlace | None = None
+    obstacle: str = ""
+    axes: Shape = ()
+    starts: Shape = ()
+    rank: int = 0
 
     @property
     def key(self) -> tuple[object, ...]:

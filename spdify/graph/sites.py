@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -61,7 +62,7 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         seen[mode], disagreement = _compare(model, traces[mode], censuses[mode], mode)
         both += disagreement
     facts = ModuleFacts(model, traces["eval"].reads | traces["train"].reads)
-    elsewhere = _channels_at_another_size(model, inputs) if _has_called_pool(seen) else {}
+    elsewhere = _channels_at_another_size(model, inputs) if _has_pool(seen) else {}
     sites = _sites(seen, facts, censuses["eval"], elsewhere)
     left = [op for op in seen["eval"] if judge(op) != SITE]
     return Survey(sites, _left_alone(left), tuple(both), censuses["eval"])
@@ -69,7 +70,8 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
 
 def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation], list[str]]:
     """Give what the trace saw, with what only the census saw behind it, and the disagreements in words."""
-    by_trace = Counter(op.key for op in trace.operations)
+    traced = _with_places(trace.operations, census)
+    by_trace = Counter(op.key for op in traced)
     by_census = Counter(op.key for op in census.operations)
     words = []
     extra = []
@@ -83,10 +85,26 @@ def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tupl
         extra.append(op)
     words += [
         f"{mode}: the trace shows {op.description}, the forward pass does not run it"
-        for op in _surplus(trace.operations, by_census)
+        for op in _surplus(traced, by_census)
         if judge(op) == SITE
     ]
-    return trace.operations + extra, words
+    return traced + extra, words
+
+
+def _with_places(operations: list[Operation], census: Census) -> list[Operation]:
+    """Give the trace's operations with what the census alone knows of functional calls: where they are made.
+
+    Calls that look alike are taken in the order in which they ran.
+    """
+    waiting: dict[tuple[object, ...], list[Operation]] = defaultdict(list)
+    for op in census.operations:
+        if not op.called:
+            waiting[op.key].append(op)
+    found = []
+    for op in operations:
+        twin = waiting[op.key].pop(0) if not op.called and waiting[op.key] else None
+        found.append(op if twin is None else replace(op, place=twin.place, obstacle=op.obstacle or twin.obstacle))
+    return found
 
 
 def _hidden(model: nn.Module, op: Operation, composite: str) -> Operation:
@@ -96,7 +114,7 @@ def _hidden(model: nn.Module, op: Operation, composite: str) -> Operation:
     that the census sees.
     """
     if not op.called:
-        return replace(op, inside=composite)
+        return replace(op, inside=composite, type_name=f"F.{op.operator}{op.geometry.dims}d")
     geometry = module_geometry(model.get_submodule(op.owner), op.operator, op.call.input, op.call.output)
     return replace(op, inside=composite, geometry=geometry)
 
@@ -113,12 +131,17 @@ def _surplus(operations: Iterable[Operation], known: Counter[tuple[object, ...]]
     return surplus
 
 
-def _has_called_pool(seen: dict[Mode, list[Operation]]) -> bool:
-    return any(op.called and op.operator != "conv" and judge(op) == SITE for mode in MODES for op in seen[mode])
+def _has_pool(seen: dict[Mode, list[Operation]]) -> bool:
+    return any(op.operator != "conv" and judge(op) == SITE for mode in MODES for op in seen[mode])
+
+
+def _name(op: Operation) -> str:
+    """Name what a block would take the place of: a module, or an expression of its owner."""
+    return f"{op.owner}#{op.place.operation}" if op.place is not None and not op.called else op.owner
 
 
 def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set[int]]:
-    """Give the channels that reach each called pool when the inputs are larger.
+    """Give the channels that reach each pool or slice when the inputs are larger.
 
     A pool over a transposed tensor takes a spatial axis for its channels; a block with as many channels would hold the
     network to one input size. Empty where the network takes no other size.
@@ -129,8 +152,8 @@ def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set
     except TraceError:
         return {}
     for op in census.operations:
-        if op.called:
-            found[op.owner].add(op.geometry.in_channels)
+        if op.called or op.place is not None:
+            found[_name(op)].add(op.geometry.in_channels)
     return found
 
 
@@ -148,52 +171,81 @@ def _sites(
 ) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
     channels: dict[str, set[int]] = {owner: set(found) for owner, found in elsewhere.items()}
-    for op in (op for mode in MODES for op in seen[mode] if op.called):
-        channels.setdefault(op.owner, set()).add(op.geometry.in_channels)
+    for op in (op for mode in MODES for op in seen[mode] if op.called or op.place is not None):
+        channels.setdefault(_name(op), set()).add(op.geometry.in_channels)
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
     for mode in MODES:
         numbers: Counter[str] = Counter()
         for op in seen[mode]:
             if judge(op) != SITE:
                 continue
-            if op.called:
-                groups[op.owner].append((mode, op))
+            if op.called or op.place is not None:
+                groups[_name(op)].append((mode, op))
             else:
                 operation = f"{op.operator}:{numbers[f'{op.owner}#{op.operator}']}"
                 numbers[f"{op.owner}#{op.operator}"] += 1
                 groups[f"{op.owner}#{operation}"].append((mode, op))
-    return tuple(_site(name, calls, facts, census, channels) for name, calls in groups.items())
+    mixed = _other_calls(seen, census)
+    return tuple(_site(name, calls, facts, census, channels, mixed) for name, calls in groups.items())
 
 
-def _site(
+def _other_calls(seen: dict[Mode, list[Operation]], census: Census) -> set[tuple[str, str]]:
+    """Give the expressions, by owner, that also run as something that is no site."""
+    plain = {(op.owner, op.place.operation) for mode in MODES for op in seen[mode] if op.place and judge(op) != SITE}
+    return plain | census.plain_convs
+
+
+def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of all
     name: str,
     calls: list[tuple[Mode, Operation]],
     facts: ModuleFacts,
     census: Census,
     channels: dict[str, set[int]],
+    mixed: set[tuple[str, str]],
 ) -> Site:
     first = calls[0][1]
+    operation = "" if first.called else name.split("#", 1)[1]
     modes = tuple(mode for mode in MODES if any(m == mode for m, _ in calls))
     shapes = tuple(_at_batch_1(op.call, mode) for mode, op in calls if mode == modes[0])
-    obstacles = facts.obstacles(first.owner) if first.called else ()
+    obstacles = facts.obstacles(first.owner) if first.called else _call_obstacles(calls)
+    if (first.owner, operation) in mixed:
+        obstacles += ("its expression also runs as something that does not downsample",)
     if any(op.geometry != first.geometry for _, op in calls):
         obstacles += ("it runs with different windows or channel counts from call to call, or from mode to mode",)
-    elif first.called and len(channels[first.owner]) > 1:
-        counts = ", ".join(map(str, sorted(channels[first.owner])))
+    elif len(channels.get(name, ())) > 1:
+        counts = ", ".join(map(str, sorted(channels[name])))
         obstacles += (f"its number of channels depends on the call or on the input size ({counts})",)
     return Site(
         path=first.owner,
-        operation="" if first.called else name.split("#", 1)[1],
+        operation=operation,
+        expression=first.place.expression if first.place is not None else "",
         operator=cast("Operator", first.operator),  # an adaptive pool is no site
         type_name=first.type_name,
         geometry=first.geometry,
         calls=shapes,
-        aliases=facts.aliases(first.owner) if first.called else (),
+        aliases=facts.aliases(first.owner),
         modes=modes,
         inside=first.inside,
         obstacles=obstacles,
-        macs=census.macs.get(first.owner, 0) if first.called else 0,
+        macs=census.macs.get(first.owner, 0) if first.called else _call_macs(first, shapes),
+        axes=first.axes,
+        starts=first.starts,
+        rank=first.rank,
     )
+
+
+def _call_macs(first: Operation, calls: tuple[Call, ...]) -> int:
+    """Give the multiply-accumulates of a functional convolution; its owner may run others too."""
+    window = first.geometry
+    if first.operator != "conv":
+        return 0
+    per_position = math.prod(window.kernel) * window.in_channels // window.groups
+    return sum(math.prod(call.output) * per_position for call in calls)
+
+
+def _call_obstacles(calls: list[tuple[Mode, Operation]]) -> tuple[str, ...]:
+    """Give the reasons, each once, why the expression of a functional call cannot be edited."""
+    return tuple(dict.fromkeys(op.obstacle for _, op in calls if op.obstacle))
 
 
 def _at_batch_1(call: Call, mode: Mode) -> Call:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from spdify.graph.operations import Operation
 from spdify.records import Call, Geometry, Shape
+
+if TYPE_CHECKING:
+    from spdify.graph.calls import CallPlace
 
 MIN_STEPPED_AXES = 2
 
@@ -40,20 +44,39 @@ class Steps:
         return steps
 
 
+@dataclass(frozen=True)
+class FoundSlice:
+    """One spatial slice.
+
+    Attributes:
+        owner: Path of the module that takes it.
+        steps: Axes, starts and steps.
+        shape: Of the tensor that is stepped over.
+        inside: Path of the composite leaf that hides it from the whole trace.
+        place: The expression that takes it.
+        obstacle: Why that expression cannot be edited.
+    """
+
+    owner: str
+    steps: Steps
+    shape: Shape
+    inside: str = ""
+    place: CallPlace | None = None
+    obstacle: str = ""
+
+
 @dataclass
 class SliceGroup:
     """All spatial slices with the same steps of one tensor."""
 
-    found: list[tuple[str, Steps, Shape, str]] = field(default_factory=list)
+    found: list[FoundSlice] = field(default_factory=list)
 
     def operations(self) -> list[Operation]:
         """Give the slices as operations, lossless when together they read every phase."""
-        steps = self.found[0][1].axes
-        starts = {tuple(start % step for _, start, step in s.axes) for _, s, _, _ in self.found}
+        steps = self.found[0].steps.axes
+        starts = {tuple(start % step for _, start, step in found.steps.axes) for found in self.found}
         lossless = len(starts) == math.prod(step for _, _, step in steps)
-        return [
-            _as_operation(owner, s, shape, lossless=lossless, inside=inside) for owner, s, shape, inside in self.found
-        ]
+        return [_as_operation(found, lossless=lossless) for found in self.found]
 
 
 class SliceBook:
@@ -63,10 +86,10 @@ class SliceBook:
         """Start empty."""
         self._groups: dict[tuple[object, ...], SliceGroup] = {}
 
-    def add(self, source: object, owner: str, steps: Steps, shape: Shape, inside: str = "") -> None:
-        """Note one slice of the tensor that `source` identifies, of this shape."""
-        key = (source, tuple((axis, step) for axis, _, step in steps.axes))
-        self._groups.setdefault(key, SliceGroup()).found.append((owner, steps, shape, inside))
+    def add(self, source: object, found: FoundSlice) -> None:
+        """Note one slice of the tensor that `source` identifies."""
+        key = (source, tuple((axis, step) for axis, _, step in found.steps.axes))
+        self._groups.setdefault(key, SliceGroup()).found.append(found)
 
     def operations(self) -> list[Operation]:
         """Give all slices as operations."""
@@ -118,8 +141,9 @@ def _other_sizes(item: object, size: int) -> tuple[int, ...] | None:
     return (left,) if left != size else None
 
 
-def _as_operation(owner: str, steps: Steps, shape: Shape, *, lossless: bool, inside: str) -> Operation:
+def _as_operation(found: FoundSlice, *, lossless: bool) -> Operation:
     """Describe a slice as a window of one tap; shapes are turned to channels first."""
+    steps, shape = found.steps, found.shape
     stepped = [axis for axis, _, _ in steps.axes]
     rest = [axis for axis in range(1, len(shape)) if axis not in stepped]
     channels = math.prod(shape[axis] for axis in rest)
@@ -128,7 +152,7 @@ def _as_operation(owner: str, steps: Steps, shape: Shape, *, lossless: bool, ins
     out = tuple(-(-(n - start) // s) for n, (_, start, s) in zip(spatial, steps.axes, strict=True))
     dims = len(stride)
     return Operation(
-        owner=owner,
+        owner=found.owner,
         operator="slice",
         type_name="slice",
         called=False,
@@ -138,5 +162,10 @@ def _as_operation(owner: str, steps: Steps, shape: Shape, *, lossless: bool, ins
         ),
         call=Call(input=(shape[0], channels, *spatial), output=(shape[0], channels, *out)),
         lossless=lossless,
-        inside=inside,
+        inside=found.inside,
+        place=found.place,
+        obstacle=found.obstacle,
+        axes=tuple(stepped),
+        starts=tuple(start for _, start, _ in steps.axes),
+        rank=len(shape),
     )  # fmt: skip

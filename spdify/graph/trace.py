@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from spdify.errors import TraceError
 from spdify.graph.operations import Operation
-from spdify.graph.slices import SliceBook, Steps, steps_of_index
+from spdify.graph.slices import FoundSlice, SliceBook, Steps, steps_of_index
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
 from spdify.graph.tracer import BLOCKS_PACKAGE, Entry, SiteTracer
 from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry, module_geometry, module_operator
@@ -126,7 +126,7 @@ class _Reader(fx.Interpreter):
             self._steps[id(out)] = (source, steps, shape)
         self._kept += [x, out]  # keeps the ids from being given to other tensors
         if steps.is_spatial:
-            self.slices.add(source, self._owner(), steps, shape, self._inside)
+            self.slices.add(source, FoundSlice(self._owner(), steps, shape, self._inside))
 
     def _note(self, operation: Operation) -> None:
         if operation.operator != "conv" or any(s != 1 for s in operation.geometry.stride):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from spdify.records import Measure, Report, SiteCost
 
 if TYPE_CHECKING:
     from spdify.graph.census import Census
-    from spdify.records import Check, Plan
+    from spdify.records import Check, Plan, Site
 
 
 def measure(model: nn.Module, census: Census) -> Measure:
@@ -49,6 +51,15 @@ def _part(model: nn.Module, census: Census, path: str) -> Measure:
     )
 
 
+def _site_part(model: nn.Module, census: Census, site: Site) -> Measure:
+    """Give the cost of a site before: of a functional call, which has no weights of its own, its operator's."""
+    if not site.operation:
+        return _part(model, census, site.path)
+    size = next((p.element_size() for p in model.parameters()), torch.get_default_dtype().itemsize)
+    made = 0 if site.operator == "slice" else sum(math.prod(call.output) for call in site.calls)
+    return Measure(params=0, macs=site.macs, activation_bytes=made * size, weight_bytes=0)
+
+
 def make_report(  # noqa: PLR0913 - the two models with their censuses, and what was done
     name: str,
     model: nn.Module,
@@ -64,7 +75,9 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
 ) -> Report:
     """Compare a model with its conversion, in total and at every site that was changed."""
     sites = tuple(
-        SiteCost(name=d.site.name, before=_part(model, before, d.site.path), after=_part(converted, after, d.site.path))
+        SiteCost(
+            name=d.site.name, before=_site_part(model, before, d.site), after=_part(converted, after, d.site.block_path)
+        )
         for d in plan.applied
     )
     return Report(

@@ -9,11 +9,20 @@ from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.strided_conv import ReplaceStridedConv
+from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "replace-average-pool": ReplaceAveragePool,
     "replace-max-pool": ReplaceMaxPool,
     "replace-strided-conv": ReplaceStridedConv,
+    "replace-subsampling-slice": ReplaceSubsamplingSlice,
 }
 
-__all__ = ["REGISTRY", "ReplaceAveragePool", "ReplaceMaxPool", "ReplaceStridedConv", "Rewrite"]
+__all__ = [
+    "REGISTRY",
+    "ReplaceAveragePool",
+    "ReplaceMaxPool",
+    "ReplaceStridedConv",
+    "ReplaceSubsamplingSlice",
+    "Rewrite",
+]

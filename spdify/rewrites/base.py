@@ -47,9 +47,7 @@ class Rewrite(ABC, Generic[ParamsT]):
         """Give the reason why this site cannot be rewritten; None when it can."""
         if site.operator not in self.operators:
             return f"it replaces {' and '.join(sorted(self.operators))}, this is a {site.operator}"
-        if site.operation:
-            return "a functional call inside forward: only called modules are rewritten so far"
-        if not site.path:
+        if not site.path and not site.operation:
             return "the model itself: put it into a module of your own, such as torch.nn.Sequential(model)"
         if site.obstacles:
             return "; ".join(site.obstacles)

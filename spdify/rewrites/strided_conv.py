@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spdify.blocks import SPDConv, SPDPointwiseConv
+import torch
+
+from spdify.blocks import SPDConv, SPDFunctionalConv, SPDPointwiseConv
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.blocks.spd_pointwise_conv import one_phase
 from spdify.records import Claim, Operator, Record
@@ -48,7 +50,7 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
     def _is_separable(self, site: Site) -> bool:
         """Whether the site is a 1×1 convolution that keeps its weight and gets a depthwise part before it."""
         window = site.geometry
-        pointwise = all(k == 1 for k in window.kernel) and not window.depthwise
+        pointwise = all(k == 1 for k in window.kernel) and not window.depthwise and not site.operation
         return pointwise and self.params.pointwise == "separable" and not self._margin(site)
 
     def _margin(self, site: Site) -> tuple[int, ...]:
@@ -65,6 +67,11 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
             for k, s, p, d in zip(window.kernel, window.stride, padding, window.dilation, strict=True)
         ]
 
+    def _no_phase_weight(self, site: Site) -> Tensor:
+        with torch.device("meta"):  # the layout is wanted, not a block
+            like = self.build(site).get_parameter("phase_weight")
+        return torch.zeros_like(like, device="cpu")
+
     def claim(self, site: Site) -> Claim:
         """Exact."""
         extra = "the one-hot phase weights" if self._is_separable(site) else "the zero taps"
@@ -75,6 +82,11 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
     def build(self, site: Site) -> nn.Module:
         """Make an `SPDConv`, or an `SPDPointwiseConv`."""
         window, axes = site.geometry, self._axes(site)
+        if site.operation:
+            return SPDFunctionalConv(
+                window.in_channels, window.out_channels, window.kernel, window.stride, window.padding, window.dilation,
+                groups=window.groups,
+            )  # fmt: skip
         scale, padding = [axis.scale for axis in axes], [axis.padding for axis in axes]
         channels = (window.in_channels, window.out_channels)
         if self._is_separable(site):
@@ -88,6 +100,8 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scatter the weight, or keep it and put a one-hot phase weight before it; the bias stays."""
         axes = self._axes(site)
+        if site.operation:
+            return {"phase_weight": self._no_phase_weight(site)}
         new = dict(old)
         if self._is_separable(site):
             phases = old["weight"].new_empty(site.geometry.in_channels, 1, *(1 for _ in axes))

@@ -85,10 +85,10 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
     dead, weakest = [], math.inf
     for decision in plan.applied:
         name = decision.site.name
-        mode = "train" if "train" in decision.site.modes else "eval"
         effect = effects.get(name, 0.0)
-        if effect < threshold:
-            effect = max(effect, _by_perturbation(trial, decision, mode))
+        for mode in reversed(decision.site.modes):  # what runs in both may reach the output in one of them only
+            if effect < threshold:
+                effect = max(effect, _by_perturbation(trial, decision, mode))
         if effect < threshold:
             dead.append(name)
         else:
@@ -114,7 +114,7 @@ def _by_gradient(
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, dict[str, int]]]:
     """Give each site's effect on the output (first order, relative), and its parameters with no or zero gradient."""
     trial.converted.train()
-    blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.path).named_parameters()) for d in decisions}
+    blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.block_path).named_parameters()) for d in decisions}
     wanted = [p for parameters in blocks.values() for p in parameters.values()]
     if not wanted:
         return {}, {}, {}
@@ -142,11 +142,16 @@ def _effect(parameters: Mapping[str, tuple[Tensor, Tensor | None]]) -> float:
     generator = torch.Generator().manual_seed(0)
     effects: dict[str, float] = {}
     for name, (parameter, gradient) in parameters.items():
-        sigma = parameter.detach().square().mean().sqrt()
-        step = sigma * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        step = _sigma(parameter.detach()) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         effects[name] = abs(float((gradient * step).sum())) if gradient is not None else 0.0
     weights = [effect for name, effect in effects.items() if parameters[name][0].dim() > 1]
     return min(weights or effects.values(), default=0.0)
+
+
+def _sigma(parameter: Tensor) -> Tensor:
+    """Give the size of a perturbation: the parameter's own; of one that starts at zero, that of a fresh weight."""
+    sigma = parameter.square().mean().sqrt()
+    return sigma if sigma > 0 else torch.full_like(sigma, 1 / math.sqrt(max(1, parameter[:1].numel())))
 
 
 def _is_idle(gradient: Tensor | None) -> bool:
@@ -203,13 +208,16 @@ def _in_original(trial: Trial, paths: list[str]) -> tuple[set[str], dict[str, bo
         return hook
 
     trial.reference.train()
-    handles = [trial.reference.get_submodule(path).register_forward_hook(watch(path)) for path in paths]
+    # A functional call has no module: what its owner puts out stands for it.
+    modules = {path: trial.reference.get_submodule(path.partition("#")[0]) for path in paths}
+    handles = [module.register_forward_hook(watch(path)) for path, module in modules.items()]
     try:
         loss = trial.loss(trial.run(trial.reference))
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         for path in paths:
-            if isinstance(weight := getattr(trial.reference.get_submodule(path), "weight", None), nn.Parameter):
+            weight = getattr(modules[path], "weight", None) if "#" not in path else None
+            if isinstance(weight, nn.Parameter):
                 learning[path] = weight.grad is not None and bool(weight.grad.any())
     finally:
         for handle in handles:
@@ -222,15 +230,14 @@ def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
     """Perturb the site's weights and give how far the output moves: there may be an effect without a gradient."""
     model = trial.converted
     model.train(mode == "train")
-    block = model.get_submodule(decision.site.path)
+    block = model.get_submodule(decision.site.block_path)
     kept = {name: p.detach().clone() for name, p in block.named_parameters()}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = trial.run(model)
         weights = [p for p in block.parameters() if p.dim() > 1]
         for parameter in weights or block.parameters():
-            sigma = parameter.square().mean().sqrt()
-            step = sigma * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(step.to(parameter))
         moved = relative_error(before, trial.run(model))
         for name, parameter in block.named_parameters():

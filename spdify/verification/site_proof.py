@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.engine import make_rewrite
+from spdify.graph.edits import CalledExpression
 from spdify.records import Check
 from spdify.verification.compare import relative_error
 
 if TYPE_CHECKING:
-    from spdify.records import Decision, Geometry, Plan
+    from spdify.records import Decision, Geometry, Plan, Site
 
 SITE_TOLERANCE = 1e-10
 BATCH = 2
@@ -41,15 +43,16 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
     known: dict[str, float] = {}
     checks = []
     for decision in plan.applied:
-        key = f"{decision.rewrite} {decision.params} {decision.site.geometry!r} {decision.site.type_name}"
+        site = decision.site
+        key = f"{decision.rewrite} {decision.params} {site.geometry!r} {site.type_name} {site.expression} {site.axes}"
         if key not in known:
-            known[key] = site_error(model.get_submodule(decision.site.path), decision, seed=seed)
+            known[key] = site_error(original_of(model, decision.site), decision, seed=seed)
         checks.append(_check(decision, known[key]))
     return tuple(checks)
 
 
 def _check(decision: Decision, error: float) -> Check:
-    name = f"site {decision.site.path}"
+    name = f"site {decision.site.name}"
     if decision.claim is None or decision.claim.value != "exact":
         return Check(name=name, outcome="measured", value=error, detail="not claimed to be exact")
     passed = error <= SITE_TOLERANCE
@@ -74,7 +77,7 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     """Give the largest relative error of a site's output and gradients over all trials.
 
     Args:
-        module: The site's module; not changed.
+        module: The site's module, or its expression; not changed.
         decision: What is done to it.
         seed: Of weights and inputs.
     """
@@ -91,10 +94,79 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     new = {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
     worst = 0.0
     for size in trial_sizes(decision.site.geometry):
-        shape = (BATCH, decision.site.geometry.in_channels, *size)
-        x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        worst = max(worst, _trial(old_module, old, block, new, x, generator))
+        shapes = [_layout(decision.site, size), *_given_weights(decision.site)]
+        inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+        worst = max(worst, _trial(old_module, old, block, new, inputs, generator))
     return worst
+
+
+def original_of(model: nn.Module, site: Site) -> nn.Module:
+    """Give what a site computes before: its module, or the expression of a functional call.
+
+    Where the expression reads variables of its method, it cannot be run alone: PyTorch's function with the window that
+    was seen stands for it, and the proof of the whole model alone can show that the window was misread.
+    """
+    if not site.operation:
+        return model.get_submodule(site.path)
+    expression = CalledExpression(model.get_submodule(site.path), site.operation, site.operator)
+    shapes = [_layout(site, trial_sizes(site.geometry)[0]), *_given_weights(site)]
+    try:
+        expression(*[torch.zeros(shape) for shape in shapes])
+    except NameError:
+        return SeenWindow(site)
+    return expression
+
+
+class SeenWindow(nn.Module):
+    """PyTorch's function with the window of a site."""
+
+    def __init__(self, site: Site) -> None:
+        """Take the site of a functional call."""
+        super().__init__()
+        self.site = site
+
+    def forward(self, x: Tensor, *weights: Tensor) -> Tensor:
+        """Run the function."""
+        window, site = self.site.geometry, self.site
+        if site.operator == "slice":
+            index = [slice(None)] * x.dim()
+            for axis, start, step in zip(site.axes, site.starts, window.stride, strict=True):
+                index[axis] = slice(start, None, step)
+            return x[tuple(index)]
+        function = getattr(F, f"{site.operator}{window.dims}d")
+        if site.operator == "conv":
+            bias = weights[1] if len(weights) > 1 else None
+            result: Tensor = function(
+                x, weights[0], bias, window.stride, window.padding, window.dilation, window.groups
+            )
+            return result
+        named: dict[str, Any] = {"kernel_size": window.kernel, "stride": window.stride, "padding": window.padding}
+        named |= {"ceil_mode": window.ceil_mode}
+        if site.operator == "max_pool":
+            named |= {"dilation": window.dilation}
+        else:
+            named |= {"count_include_pad": window.count_include_pad}
+            named |= {"divisor_override": window.divisor_override} if window.dims > 1 else {}
+        pooled: Tensor = function(x, **named)
+        return pooled
+
+
+def _layout(site: Site, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape of an input with these spatial sizes, in the site's own order of axes."""
+    channels_first = (BATCH, site.geometry.in_channels, *size)
+    if not site.axes:
+        return channels_first
+    sizes = dict(zip(site.axes, size, strict=True))
+    return tuple(sizes.get(axis, site.geometry.in_channels if axis else BATCH) for axis in range(site.rank))
+
+
+def _given_weights(site: Site) -> list[tuple[int, ...]]:
+    """Give the shapes of weight and bias that a functional convolution is called with."""
+    window = site.geometry
+    if not site.operation or site.operator != "conv":
+        return []
+    weight = (window.out_channels, window.in_channels // window.groups, *window.kernel)
+    return [weight, (window.out_channels,)] if window.bias else [weight]
 
 
 def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
@@ -102,17 +174,17 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
     old: dict[str, Tensor],
     block: nn.Module,
     new: dict[str, Tensor],
-    x: Tensor,
+    inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
     """Compare outputs and gradients for one input."""
-    expected = functional_call(module, old, (x,))
-    actual = functional_call(block, new, (x,))
+    expected = functional_call(module, old, tuple(inputs))
+    actual = functional_call(block, new, tuple(inputs))
     if expected.shape != actual.shape:
         return math.inf
     cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    wanted = torch.autograd.grad(expected, [x, *old.values()], cotangent)
-    gradients = torch.autograd.grad(actual, [x, *old.values()], cotangent, retain_graph=True)
+    wanted = torch.autograd.grad(expected, [*inputs, *old.values()], cotangent)
+    gradients = torch.autograd.grad(actual, [*inputs, *old.values()], cotangent, retain_graph=True)
     return max(
         relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True))
     )

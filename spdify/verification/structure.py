@@ -36,7 +36,7 @@ def nothing_left(plan: Plan, after: Survey) -> Check:
 
 def untouched_tensors(model: nn.Module, converted: nn.Module, plan: Plan) -> Check:
     """Every tensor outside the sites keeps its name, shape, dtype and values."""
-    prefixes = tuple(f"{path}." for d in plan.applied for path in (d.site.path, *d.site.aliases))
+    prefixes = tuple(f"{path}." for d in plan.applied for path in d.site.block_paths)
     old, new = (
         {key: value for key, value in one.state_dict().items() if not key.startswith(prefixes)}
         for one in (model, converted)

@@ -24,7 +24,6 @@ REWRITE = ReplaceAveragePool(NoParams())
         (nn.MaxPool2d(2), {}, "replaces avg_pool, this is a max_pool"),
         (nn.Conv2d(4, 8, 3, 2), {}, "replaces avg_pool, this is a conv"),
         (nn.AvgPool2d(2), {"operator": "slice"}, "this is a slice"),
-        (nn.AvgPool2d(2), {"operation": "avg_pool:0"}, "functional call"),
         (nn.AvgPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.AvgPool2d(2), {"obstacles": ("AvgPool2dSame computes more than AvgPool2d",)}, "computes more"),
         (nn.AvgPool2d(2), {"obstacles": ("it runs with different windows or channel counts",)}, "channel counts"),

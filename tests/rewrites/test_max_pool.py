@@ -29,7 +29,6 @@ def rewrite(form: Any = "tournament") -> ReplaceMaxPool:  # noqa: ANN401 - some 
         (nn.AvgPool2d(2), {}, "replaces max_pool, this is a avg_pool"),
         (nn.Conv2d(4, 8, 3, 2), {}, "replaces max_pool, this is a conv"),
         (nn.MaxPool2d(2), {"operator": "slice"}, "this is a slice"),
-        (nn.MaxPool2d(2), {"operation": "max_pool:1"}, "functional call"),
         (nn.MaxPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.MaxPool2d(2), {"obstacles": ("it returns indices",)}, "it returns indices"),
     ],

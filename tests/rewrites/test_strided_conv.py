@@ -27,8 +27,6 @@ def rewrite(**params: Any) -> ReplaceStridedConv:  # noqa: ANN401 - parameters o
         (nn.MaxPool2d(2), {}, "replaces conv, this is a max_pool"),
         (nn.AvgPool2d(2), {}, "replaces conv, this is a avg_pool"),
         (nn.Conv2d(4, 8, 3, 2), {"operator": "slice"}, "this is a slice"),
-        (nn.Conv2d(4, 8, 3, 2), {"operation": "conv:0"}, "functional call"),
-        (nn.Conv2d(4, 8, 3, 2), {"operation": "conv:0", "path": ""}, "functional call"),
         (nn.Conv2d(4, 8, 3, 2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.Conv2d(4, 8, 3, 2), {"obstacles": ("it has forward hooks",)}, "it has forward hooks"),
         (nn.Conv2d(4, 8, 3, 2), {"obstacles": ("its weight is shared with b", "c")}, "shared with b; c"),

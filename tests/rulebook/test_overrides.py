@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spdify.errors import RulebookError, UsageError
-from spdify.rulebook import Rulebook, load_rulebook, with_overrides
+from spdify.rulebook import Rulebook, load_rulebook, parse_rulebook, with_overrides
 
 
 @pytest.fixture
@@ -90,6 +90,19 @@ def test_an_unknown_rule_gets_its_nearest_relative(book: Rulebook) -> None:
     assert caught.value.hint == "Did you mean 'strided-conv'?"
 
 
-def test_a_policy_has_no_parameters(book: Rulebook) -> None:
+def test_a_policy_has_no_parameters() -> None:
+    text = """
+    schema = 1
+    summary = "Keep slices."
+    [source]
+    paper = "none"
+    section = "1"
+    [[rule]]
+    name = "subsampling-slice"
+    rewrite = "keep"
+    reason = "they stay"
+    match = { operator = "slice" }
+    """
+    book = parse_rulebook(text.encode(), name="keeping", file="keeping.toml")
     with pytest.raises(RulebookError, match="expected no `params`, since its rewrite is 'keep'"):
         with_overrides(book, ["subsampling-slice.kernel=odd"])

@@ -1,0 +1,236 @@
+"""Functional calls found in a class's own code, and the class with them replaced."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+import spdify
+from spdify.errors import PlanError
+from spdify.graph.calls import CallPlace
+from spdify.graph.census import take_census
+from spdify.graph.edits import CalledExpression, edit_module, expression_of
+from spdify.records import Inputs, InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def helper(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2)
+
+
+class Base(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two_lines(F.max_pool2d(x, 2) + F.max_pool2d(F.max_pool2d(x, 1, 1), 2))
+
+    def two_lines(self, x: Tensor) -> Tensor:
+        return (
+            F.avg_pool2d(
+                x,
+                2,
+            )
+            .relu()
+            .sum()
+        )
+
+
+class Overriding(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class Other(nn.Module):
+    def __init__(self, how: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self, x)
+
+    def by_helper(self, x: Tensor) -> Tensor:
+        return helper(x)
+
+    def nested(self, x: Tensor) -> Tensor:
+        return sum(F.max_pool2d(x, 2) for _ in range(2))
+
+
+class Powers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.lp_pool2d(x, 2.0, 2)
+
+
+def places(module: nn.Module) -> list[CallPlace | str]:
+    census = take_census(module, Inputs(args=(InputSpec(shape=(1, 1, 8, 8)),)), mode="eval")
+    return [op.place or op.obstacle for op in census.operations]
+
+
+def test_each_expression_is_told_from_its_neighbours() -> None:
+    found = places(Base())
+    assert [place.operation for place in found if isinstance(place, CallPlace)] == [
+        "forward:max_pool2d:0", "forward:max_pool2d:1", "forward:max_pool2d:2", "two_lines:avg_pool2d:0",
+    ]  # fmt: skip
+    assert [place.expression for place in found if isinstance(place, CallPlace)] == [
+        "F.max_pool2d(x, 2)", "F.max_pool2d(x, 1, 1)", "F.max_pool2d(F.max_pool2d(x, 1, 1), 2)", "F.avg_pool2d(x, 2)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Overriding(), "Overriding overrides the method forward that makes it"),
+        (Other(Other.by_helper), "made by the function helper, not directly in a method of Other"),
+        (Other(lambda _, x: F.max_pool2d(x, 2)), "made by the function <lambda>, not directly"),
+        (Powers(), "made by F.lp_pool2d, not directly"),
+    ],
+)
+def test_what_cannot_be_edited_says_why(module: nn.Module, reason: str) -> None:
+    found = places(module)
+    assert isinstance(found[0], str)
+    assert reason in found[0]
+
+
+def test_a_call_in_a_nested_function_is_found() -> None:
+    assert {getattr(place, "operation", place) for place in places(Other(Other.nested))} == {"nested:max_pool2d:0"}
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+FACTOR = 2.0
+
+
+class Rich(nn.Module):
+    """Everything that compiling a method anew could lose."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.__hidden = shift
+
+    def forward(self, x: Tensor, factor: float = FACTOR, *, plus: Tensor | None = None) -> Tensor:
+        """Run."""
+        text = """kept
+    as it is"""
+        y = F.max_pool2d(x, 2) * factor + self.__hidden + len(text)
+        return y if plus is None else y + plus
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + "rich"
+
+
+class Child(Rich):
+    def __init__(self) -> None:
+        super().__init__(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, ::2, ::2]) + F.avg_pool2d(x, 4)
+
+
+def test_an_edited_method_keeps_defaults_closures_names_and_docs() -> None:
+    module = Rich(0.25)
+    module.add_module("forward_max_pool2d_0", Mean())
+    edit_module(module, (("forward:max_pool2d:0", "max_pool"),))
+    x = torch.randn(2, 3, 4, 4)
+    expected = x.mean((2, 3), keepdim=True) * 2 + 0.25 + len("kept\n    as it is")
+    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x, 1.0, plus=x), expected - x.mean((2, 3), keepdim=True) + x)
+    assert isinstance(module, Rich)
+    assert type(module).__name__ == "Rich"
+    assert type(module).__qualname__ == "Rich"
+    assert module.forward.__doc__ == "Run."
+    assert module.extra_repr() == "rich"
+    assert Rich(0.25)(x).shape == (2, 3, 2, 2)  # the class itself is as it was
+
+
+def test_an_edited_module_is_copied_and_pickled() -> None:
+    module = Rich(0.25)
+    module.add_module("forward_max_pool2d_0", Mean())
+    edit_module(module, (("forward:max_pool2d:0", "max_pool"),))
+    x = torch.randn(2, 3, 4, 4)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301 - its own
+        assert type(twin) is type(module)
+        torch.testing.assert_close(twin(x), module(x))
+
+
+def test_edits_add_up() -> None:
+    module = Child()
+    module.add_module("forward_slice_0", nn.AvgPool2d(2))
+    edit_module(module, (("forward:slice:0", "slice"),))
+    module.add_module("forward_avg_pool2d_0", nn.MaxPool2d(4))
+    edit_module(module, (("forward:avg_pool2d:0", "avg_pool"),))
+    x = torch.randn(2, 3, 8, 8)
+    inner = Rich(0.5)(F.avg_pool2d(x, 2))
+    torch.testing.assert_close(module(x), inner + F.max_pool2d(x, 4))
+
+
+def test_other_code_is_no_match() -> None:
+    with pytest.raises(PlanError, match="no expression max_pool2d:7"):
+        edit_module(Rich(0.0), (("forward:max_pool2d:7", "max_pool"),))
+    with pytest.raises(PlanError, match="has no method backward_pass"):
+        expression_of(Rich(0.0), "backward_pass:max_pool2d:0")
+    assert expression_of(Rich(0.0), "forward:max_pool2d:0") == "F.max_pool2d(x, 2)"
+
+
+def test_an_expression_runs_alone() -> None:
+    x = torch.randn(1, 2, 6, 6)
+    torch.testing.assert_close(CalledExpression(Rich(0.0), "forward:max_pool2d:0", "max_pool")(x), F.max_pool2d(x, 2))
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.Parameter(torch.randn(4))
+        self.step = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = 3
+        y = F.conv2d(x, self.weight, bias=self.bias, stride=self.step, padding=1)
+        y = y + F.conv2d(x, self.weight, None, self.step, padding=1)
+        y = F.max_pool2d(y, size, stride=2, padding=1) if self.training else F.avg_pool2d(y, 2, ceil_mode=True)
+        z = y.permute(0, 2, 3, 1)[:, 1::2, ::3]
+        return z.permute(0, 3, 1, 2) + y[:, :, ::2, ::3].mean()
+
+
+def test_functional_calls_convert_exactly_in_both_modes() -> None:
+    found = spdify.convert(Functional(), example_input=torch.randn(1, 3, 31, 33))
+    assert {d.site.name: d.action for d in found.plan.decisions} == {
+        "#forward:conv2d:0": "applied", "#forward:conv2d:1": "applied", "#forward:avg_pool2d:0": "applied",
+        "#forward:max_pool2d:0": "applied", "#forward:slice:0": "applied", "#forward:slice:1": "applied",
+    }  # fmt: skip
+    assert {d.site.name: d.site.modes for d in found.plan.decisions}["#forward:max_pool2d:0"] == ("train",)
+    outcomes = {check.name: check.outcome for check in found.checks}
+    assert outcomes.pop("statistics, train") == "not run"
+    assert set(outcomes.values()) == {"passed"}, [c for c in found.checks if c.outcome != "passed"]
+    assert "forward_conv2d_0.phase_weight" in found.model.state_dict()
+
+
+class Refused(nn.Module):
+    """Calls that must not be replaced, each for its own reason; one, in `plain`, that may."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = [F.avg_pool2d(x, 2, stride) for stride in (1, 2)]  # the same expression, also without stride
+        y = steps[1] + x[:, :, ::2][:, :, :, ::2]  # two expressions
+        y = y + x[:, :, :-1:2, ::2]  # a crop too
+        pooled, _ = F.max_pool2d(x, 2, return_indices=True)
+        arguments = (x, 2)
+        return y + pooled + F.max_pool2d(*arguments) + self.plain(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2)
+
+
+def test_refusals_have_reasons() -> None:
+    found = spdify.convert(Refused(), example_input=torch.randn(1, 3, 16, 16))
+    reasons = {d.site.name: d.reason for d in found.plan.decisions if d.action == "refused"}
+    words = ["also runs as something", "in turn", "does more than step", "indices", "hidden"]
+    assert len(reasons) == len(words)
+    assert all(any(word in reason for reason in reasons.values()) for word in words), reasons
+    assert [d.site.name for d in found.plan.applied] == ["#plain:max_pool2d:0"]
