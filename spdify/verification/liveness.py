@@ -89,14 +89,14 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
         for mode in reversed(decision.site.modes):  # what runs in both may reach the output in one of them only
             if effect < threshold:
                 effect = max(effect, _by_perturbation(trial, decision, mode))
+            if mode == "train" and effect < threshold:
+                # It has no gradient there either; only one that is seen to act in training must learn.
+                idle.pop(name, None)
+                still.pop(name, None)
         if effect < threshold:
             dead.append(name)
         else:
             weakest = min(weakest, effect)
-    # A dead site has no gradient either; only one that is seen to act must learn.
-    for name in dead:
-        idle.pop(name, None)
-        still.pop(name, None)
     return [
         Check(
             name="live sites",
