@@ -72,8 +72,11 @@ def default_input_size(weights: WeightsEnum | None, model: nn.Module) -> tuple[i
 
     Returns:
         C,H,W of the crop that the weights are evaluated on; C,T,H,W for video; for detectors the square of the
-        shorter side; for optical flow the smallest size that the model takes.
+        shorter side; for optical flow the smallest size that the model takes; for a model that takes one size only,
+        that size (without its weights a model may be built for another size than they have).
     """
+    if isinstance(fixed := getattr(model, "image_size", None), int):
+        return (_CHANNELS, fixed, fixed)
     if weights is None:
         return FALLBACK_SIZE
     preset = _preset(weights)

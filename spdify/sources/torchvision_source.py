@@ -43,6 +43,9 @@ def build_torchvision(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
     kwargs = options.constructor_kwargs()
     _check(name, weights, kwargs, options)
     model = _create(name, weights, kwargs, options).eval()
+    if (fixed := _other_size(model, kwargs, options)) is not None:
+        kwargs["image_size"] = fixed
+        model = _create(name, weights, kwargs, options).eval()
     size = options.input_size or config.default_input_size(weights, model)
     classes = kwargs.get("num_classes", config.class_count(weights))
     source = Source(
@@ -99,6 +102,20 @@ def _check(name: str, weights: WeightsEnum | None, kwargs: dict[str, KwargValue]
             hint="Leave out --num-classes, or convert a factory of your own that replaces the classifier: "
             "path/to/file.py:FACTORY.",
         )
+
+
+def _other_size(model: nn.Module, kwargs: dict[str, KwargValue], options: BuildOptions) -> int | None:
+    """Give the size to build for where a model takes images of one size only, and another one is asked for."""
+    built = getattr(model, "image_size", None)
+    if not isinstance(built, int) or options.input_size is None or "image_size" in kwargs:
+        return None
+    height, width = options.input_size[1:]
+    if height != width:
+        raise UsageError(
+            f"Cannot build {type(model).__name__} for images of {height}x{width}: it takes squares only.",
+            hint="Give an --input-size with equal height and width.",
+        )
+    return height if height != built else None
 
 
 def _create(name: str, weights: WeightsEnum | None, kwargs: dict[str, KwargValue], options: BuildOptions) -> nn.Module:

@@ -175,3 +175,12 @@ def test_a_structure_that_only_weights_give_is_refused(monkeypatch: pytest.Monke
         build("tv:fasterrcnn_mobilenet_v3_large_320_fpn", BuildOptions(pretrained=True))
 
     assert "--checkpoint FILE" in caught.value.hint
+
+
+def test_a_model_of_one_size_is_built_for_the_size_that_is_asked_for() -> None:
+    assert build("tv:vit_b_32").inputs.args[0].shape == (1, 3, 224, 224)
+    loaded = build("tv:vit_b_32", BuildOptions(input_size=(3, 96, 96)))
+    assert loaded.model.image_size == 96
+    assert loaded.source.kwargs["image_size"] == 96
+    with pytest.raises(UsageError, match="squares only"):
+        build("tv:vit_b_32", BuildOptions(input_size=(3, 96, 64)))
