@@ -16,6 +16,7 @@ from spdify.cli.convert import convert
 from spdify.cli.look import inspect, report
 from spdify.cli.rules import rules_app
 from spdify.cli.terminal import print_json
+from spdify.cli.zoo import zoo_app
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,6 +33,7 @@ app.command()(convert)
 app.command()(inspect)
 app.command()(report)
 app.add_typer(rules_app, name="rules")
+app.add_typer(zoo_app, name="zoo")
 
 
 def run() -> None:
@@ -66,15 +68,19 @@ def _top(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="[bundle|plan|report|inspection]", help="Which file.")] = "bundle",
+    kind: Annotated[str, typer.Argument(metavar="[bundle|plan|report|inspection|zoo]", help="Which file.")] = "bundle",
     debug: o.Debug = False,
 ) -> None:
-    """Print the JSON Schema of spdify.json (bundle), of a plan, of report.json, or of `inspect --json`."""
+    """Print the JSON Schema of spdify.json (bundle), of a plan, of report.json, of `inspect --json`, or of a line of a
+    sweep (zoo)."""
     from spdify.errors import UsageError
     from spdify.records import BundleRecord, Plan, Record, Report
     from spdify.reporting import Inspection
+    from spdify.zoo.records import ZooRecord
 
-    kinds: dict[str, type[Record]] = {"bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection}
+    kinds: dict[str, type[Record]] = {
+        "bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection, "zoo": ZooRecord,
+    }  # fmt: skip
     if kind not in kinds:
         raise UsageError(
             f"cannot print the schema of {kind!r}: there is none", hint=f"Expected one of {', '.join(kinds)}."

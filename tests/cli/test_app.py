@@ -53,7 +53,7 @@ def test_wrong_usage(spdify: Spdify, args: list[str]) -> None:
     assert "Usage" in spdify(*args, code=2).stderr
 
 
-@pytest.mark.parametrize("kind", ["bundle", "plan", "report", "inspection"])
+@pytest.mark.parametrize("kind", ["bundle", "plan", "report", "inspection", "zoo"])
 def test_schema(spdify: Spdify, kind: str) -> None:
     schema = json.loads(spdify("schema", kind).stdout)
     assert schema["type"] == "object"

@@ -1,0 +1,1 @@
+"""Sweeps over all models of timm and torchvision: what converts, what does not, and why."""

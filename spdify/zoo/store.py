@@ -1,0 +1,182 @@
+"""The folder of a run: lines that are whole or not there, no name twice, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from spdify.errors import BundleError, UsageError
+from spdify.zoo.records import OnnxFamilyRecord, RunRecord, SessionRecord, ZooRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from spdify.records import Record
+
+RESULTS, ONNX, SESSIONS, RUN, LOCK = "results.jsonl", "onnx.jsonl", "sessions.jsonl", "run.json", ".lock"
+LOCK_ATTEMPTS = 10
+PART = ".part"  # of a file that is being written
+R = TypeVar("R", ZooRecord, OnnxFamilyRecord, SessionRecord)
+
+
+class RunFolder:
+    """A folder that holds a run."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is read or written yet."""
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone.
+
+        Raises:
+            UsageError: Another run holds it, or the system has no such locks.
+            BundleError: The folder cannot be made.
+        """
+        try:
+            import fcntl  # noqa: PLC0415 - not on Windows
+        except ImportError as error:
+            raise UsageError("cannot sweep here: it needs fork and file locks (Linux, macOS)") from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise BundleError(f"cannot write to {self.path}: {error.strerror}") from error
+        try:
+            for attempt in range(LOCK_ATTEMPTS):
+                try:
+                    # The system lets go of it when the process ends, however it ends, and its workers with it.
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if attempt == LOCK_ATTEMPTS - 1:
+                        raise UsageError(
+                            f"cannot sweep into {self.path}: another run is writing there",
+                            hint="Wait for it to end, or give another folder with -o.",
+                        ) from error
+                time.sleep(0.2)  # workers of a killed run are still ending
+            yield
+        finally:
+            os.close(lock)
+
+    def begin(self, run: RunRecord, *, resume: bool) -> None:
+        """Start a run, or make sure that the one to be resumed is the same.
+
+        Raises:
+            UsageError: The folder is not empty, or holds another run.
+            BundleError: The folder cannot be read or written.
+        """
+        file = self.path / RUN
+        if not file.exists():
+            if stray := sorted(p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != PART):
+                raise UsageError(
+                    f"cannot sweep into {self.path}: it is not empty ({', '.join(stray[:3])}) and holds no run",
+                    hint="Give a new folder with -o.",
+                )
+            _write_whole(file, run.model_dump_json(indent=2) + "\n")
+            return
+        if not resume:
+            raise UsageError(
+                f"cannot sweep into {self.path}: it holds a run already",
+                hint="Go on with it by --resume, or give another folder with -o.",
+            )
+        if difference := _first_difference(self.run(), run):
+            raise UsageError(
+                f"cannot resume the run in {self.path}: {difference}",
+                hint="Resume with the settings and versions it was started with, or start anew in another folder.",
+            )
+
+    def run(self) -> RunRecord:
+        """Read `run.json`.
+
+        Raises:
+            BundleError: There is none, or it cannot be read.
+        """
+        try:
+            return RunRecord.model_validate_json((self.path / RUN).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BundleError(
+                f"cannot read the run in {self.path}: {_words(error)}", hint="`spdify zoo run -o DIR` makes one."
+            ) from error
+
+    def append(self, name: str, record: Record) -> None:
+        """Add one line, on the disk when this returns; a crash leaves all of it, or a torn end that `read` drops."""
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            file = os.open(self.path / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+            try:
+                if (written := os.write(file, line)) < len(line):
+                    os.truncate(file, os.fstat(file).st_size - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise BundleError(f"cannot write {self.path / name}: {error.strerror}") from error
+
+    def mend(self, name: str) -> None:
+        """Cut off a line that a killed process has left torn; only for the writer."""
+        file = self.path / name
+        if not file.exists():
+            return
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(file, whole)
+
+    def read(self, name: str, kind: type[R]) -> list[R]:
+        """Read the whole lines of a file; a torn last one is not there.
+
+        Raises:
+            BundleError: A line is no such record.
+        """
+        file = self.path / name
+        if not file.exists():
+            return []
+        *lines, _torn = file.read_bytes().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(kind.model_validate_json(line))
+            except ValidationError as error:
+                raise BundleError(f"cannot read {file}, line {number}: {_words(error)}") from error
+        return records
+
+    def results(self) -> list[ZooRecord]:
+        """Read what is known of each model, sorted by name."""
+        return sorted(self.read(RESULTS, ZooRecord), key=lambda record: record.name)
+
+    def exports(self) -> list[OnnxFamilyRecord]:
+        """Read what was exported, sorted by name."""
+        return sorted(self.read(ONNX, OnnxFamilyRecord), key=lambda record: record.name)
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file that appears when it is complete."""
+    beside = file.with_suffix(PART)
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(file)
+
+
+def _first_difference(old: RunRecord, new: RunRecord) -> str:
+    """Say in words where two runs differ first; empty where they do not."""
+    pairs = {
+        **{key: (value, getattr(new.settings, key)) for key, value in old.settings},
+        **{key: (old.versions.get(key), new.versions.get(key)) for key in old.versions | new.versions},
+        "the list of models": (old.names_sha256, new.names_sha256),
+    }
+    return next((f"{key} was {a!r} and is now {b!r}" for key, (a, b) in pairs.items() if a != b), "")
+
+
+def _words(error: OSError | ValidationError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    return error.strerror or str(error)
