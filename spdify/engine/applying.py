@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.guards import guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
@@ -71,6 +72,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
         for path, module in zip(paths, old, strict=True):
             block.train(module.training)
             _set_module(model, path, block)
+    guard_folding(model, (path for paths in places.values() for path in paths))
 
 
 def _build(decision: Decision) -> nn.Module:

@@ -75,7 +75,7 @@ def prove_model(
     compare = _Comparison(trial, plan, remark)
     checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
     checks.append(compare.statistics())
-    if compare.trained:
+    if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
     _copy_buffers(reference, trial.converted)
     checks.append(compare.outputs("eval"))
