@@ -60,7 +60,7 @@ class PlanError(SpdifyError):
 
 
 class RefusedError(SpdifyError):
-    """`--strict`: a site was refused."""
+    """What was asked for is not done, for a reason: a refused site with `--strict`, a network quantized already."""
 
 
 class NothingToConvertError(SpdifyError):

@@ -276,6 +276,7 @@ class Source(Record):
         kwargs: Keyword arguments of the constructor, without the switches for weights.
         num_classes: Outputs of the classifier; None where unknown.
         weights: Where the weights came from, in words (`random, seed 0`, `pretrained`, a file name).
+        reparameterized: Whether timm's `reparameterize_model` was applied, after the weights were loaded.
         preprocessing: None where the source does not say.
     """
 
@@ -285,6 +286,7 @@ class Source(Record):
     kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
     num_classes: int | None = None
     weights: str = "random"
+    reparameterized: bool = False
     preprocessing: Preprocessing | None = None
 
     @property

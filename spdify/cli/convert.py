@@ -40,6 +40,7 @@ def convert(
     model_kwargs: o.ModelKwargs = None,
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
+    reparameterize: o.Reparameterize = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -61,6 +62,7 @@ def convert(
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
+            reparameterize=reparameterize,
         )  # fmt: skip
         onnx_options = OnnxOptions(seed=seed) if opset is None else OnnxOptions(opset=opset, seed=seed)
         folder = output or default_output(model, rules)

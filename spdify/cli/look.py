@@ -20,6 +20,7 @@ def inspect(
     model_kwargs: o.ModelKwargs = None,
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
+    reparameterize: o.Reparameterize = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -35,6 +36,7 @@ def inspect(
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
+            reparameterize=reparameterize,
         )  # fmt: skip
         step("finding the sites")
         found = inspect_model(model, code=code, **build)
@@ -64,6 +66,7 @@ def report(
     model_kwargs: o.ModelKwargs = None,
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
+    reparameterize: o.Reparameterize = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -90,6 +93,7 @@ def report(
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
+            reparameterize=reparameterize,
         )  # fmt: skip
         step("comparing")
         made = make_report(model, other, rules=rules, overrides=overrides or (), code=code, **build)

@@ -62,6 +62,14 @@ Seed = Annotated[
         metavar="N", min=0, max=MAX_SEED, help="Seed of random weights and of the proofs.", rich_help_panel=SHAPE
     ),
 ]
+Reparameterize = Annotated[
+    bool,
+    typer.Option(
+        "--reparameterize",
+        help="Fold training-time branches first (timm's reparameterize_model): mobileone, repvgg, fastvit …",
+        rich_help_panel=SHAPE,
+    ),
+]
 Code = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +105,7 @@ def build_arguments(
     model_kwargs: list[str] | None,
     input_size: str | None,
     seed: int,
+    reparameterize: bool,
 ) -> BuildArguments:
     """Put the options of the command line together.
 
@@ -113,4 +122,5 @@ def build_arguments(
         model_kwargs=parse_model_kwargs(model_kwargs or []),
         input_size=None if input_size is None else parse_input_size(input_size),
         seed=seed,
+        reparameterize=reparameterize,
     )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.guards import guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
@@ -80,6 +81,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
             _check_expression(model.get_submodule(site.path), site)
     for path, chosen in edits.items():
         edit_module(model.get_submodule(path), tuple(chosen))
+    guard_folding(model, (path for paths in places.values() for path in paths))
 
 
 def _check_expression(owner: nn.Module, site: Site) -> None:

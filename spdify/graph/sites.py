@@ -32,15 +32,20 @@ class Survey:
 
     Attributes:
         sites: In the order in which they run.
-        left_alone: Pools and slices that are no sites.
+        left_alone: Pools and slices that are no sites, and modules whose own code only the census sees (`one_eye`).
         disagreements: What one eye saw and the other did not, in words; empty when they agree.
         census: Census in eval mode at batch 1, with costs.
+        one_eye: Paths of the modules whose own code torch.fx cannot follow: what they call is traced on its own, what
+            they compute themselves is seen by the census alone.
+        eval_only: Why the model does not run in train mode on these inputs; empty where it does.
     """
 
     sites: tuple[Site, ...]
     left_alone: tuple[LeftAlone, ...]
     disagreements: tuple[str, ...]
     census: Census
+    one_eye: tuple[str, ...] = ()
+    eval_only: str = ""
 
 
 def survey(model: nn.Module, inputs: Inputs) -> Survey:
@@ -51,21 +56,49 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         inputs: Shapes of its inputs.
 
     Raises:
-        TraceError: The model cannot be traced or does not run.
+        TraceError: The model does not run in eval mode.
     """
     censuses, seen, both = {}, {}, []
     traces: dict[Mode, Trace] = {}
+    eval_only = ""
     for mode in MODES:
         batch = TRAIN_BATCH if mode == "train" else 1
-        censuses[mode] = take_census(model, inputs, mode=mode, batch=batch)
+        try:
+            censuses[mode] = take_census(model, inputs, mode=mode, batch=batch)
+        except TraceError as error:
+            if mode == "eval":
+                raise
+            # Detectors want targets to train, and some networks a larger input.
+            eval_only = error.message
+            break
         traces[mode] = trace_model(model, inputs, mode=mode, batch=batch)
         seen[mode], disagreement = _compare(model, traces[mode], censuses[mode], mode)
         both += disagreement
-    facts = ModuleFacts(model, traces["eval"].reads | traces["train"].reads)
+    facts = ModuleFacts(model, set().union(*(trace.reads for trace in traces.values())))
     elsewhere = _channels_at_another_size(model, inputs) if _has_pool(seen) else {}
     sites = _sites(seen, facts, censuses["eval"], elsewhere)
     left = [op for op in seen["eval"] if judge(op) != SITE]
-    return Survey(sites, _left_alone(left), tuple(both), censuses["eval"])
+    unopened = {path: why for trace in reversed(traces.values()) for path, why in trace.unopened.items()}
+    return Survey(
+        sites=sites,
+        left_alone=_left_alone(left) + _unseen(unopened),
+        disagreements=tuple(both),
+        census=censuses["eval"],
+        one_eye=tuple(unopened),
+        eval_only=eval_only,
+    )
+
+
+def _unseen(unopened: dict[str, str]) -> tuple[LeftAlone, ...]:
+    """List the modules whose own code one eye sees only."""
+    return tuple(
+        LeftAlone(path=path, operator="its own code", reason=f"only the census looks here: {_first_line(why)}")
+        for path, why in sorted(unopened.items())
+    )
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
 
 
 def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation], list[str]]:
@@ -76,7 +109,7 @@ def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tupl
     words = []
     extra = []
     for op in _surplus(census.operations, by_trace):
-        closed = next((path for path in trace.unopened if f"{op.owner}.".startswith(f"{path}.")), None)
+        closed = trace.closed_scope(op.owner)
         if closed is not None:
             extra.append(_hidden(model, op, closed))
             continue
@@ -132,7 +165,7 @@ def _surplus(operations: Iterable[Operation], known: Counter[tuple[object, ...]]
 
 
 def _has_pool(seen: dict[Mode, list[Operation]]) -> bool:
-    return any(op.operator != "conv" and judge(op) == SITE for mode in MODES for op in seen[mode])
+    return any(op.operator != "conv" and judge(op) == SITE for ops in seen.values() for op in ops)
 
 
 def _name(op: Operation) -> str:
@@ -171,12 +204,12 @@ def _sites(
 ) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
     channels: dict[str, set[int]] = {owner: set(found) for owner, found in elsewhere.items()}
-    for op in (op for mode in MODES for op in seen[mode] if op.called or op.place is not None):
+    for op in (op for ops in seen.values() for op in ops if op.called or op.place is not None):
         channels.setdefault(_name(op), set()).add(op.geometry.in_channels)
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
-    for mode in MODES:
+    for mode, operations in seen.items():
         numbers: Counter[str] = Counter()
-        for op in seen[mode]:
+        for op in operations:
             if judge(op) != SITE:
                 continue
             if op.called or op.place is not None:
@@ -191,7 +224,7 @@ def _sites(
 
 def _other_calls(seen: dict[Mode, list[Operation]], census: Census) -> set[tuple[str, str]]:
     """Give the expressions, by owner, that also run as something that is no site."""
-    plain = {(op.owner, op.place.operation) for mode in MODES for op in seen[mode] if op.place and judge(op) != SITE}
+    plain = {(op.owner, op.place.operation) for ops in seen.values() for op in ops if op.place and judge(op) != SITE}
     return plain | census.plain_convs
 
 

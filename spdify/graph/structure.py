@@ -78,6 +78,15 @@ def detached_copy(model: nn.Module) -> nn.Module:
     return _copy_with(model, torch.Tensor.clone)
 
 
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """Copy a model whose tensors stay those of the original: what is done to the copy's attributes stays there.
+
+    Raises:
+        TraceError: The model holds something that cannot be copied.
+    """
+    return _copy_with(model, lambda tensor: tensor)
+
+
 class _Silence(logging.Filter):
     """Keeps back what PyTorch logs of a failing fake operator: the exception says it, and is turned into a message."""
 

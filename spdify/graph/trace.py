@@ -3,27 +3,37 @@
 The model is traced on a copy without weights, with timm's and torchvision's lists of what not to enter; every
 convolution and pool of `torch.nn`, subclasses too, is a leaf; composite leaves that hold such modules are opened in
 turn. Nothing is eliminated: fx's dead-code elimination drops in-place operations.
+
+Where a module cannot be followed whole (detectors branch on what they find), one forward pass shows what it calls, and
+each called module is traced on its own with the inputs that it gets there, and so on down.
 """
 
 from __future__ import annotations
 
 import operator as python_operator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from spdify.errors import TraceError
+from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.operations import Operation
 from spdify.graph.slices import FoundSlice, SliceBook, Steps, steps_of_index
-from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
+from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, sharing_copy, zero_inputs
 from spdify.graph.tracer import BLOCKS_PACKAGE, Entry, SiteTracer
 from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry, module_geometry, module_operator
 from spdify.records import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spdify.records import Inputs, Mode, Shape
+
+_Runnable: TypeAlias = "tuple[nn.Module, tuple[list[Tensor], dict[str, Tensor]], AbstractContextManager[Any]]"
 
 
 @dataclass
@@ -32,25 +42,49 @@ class Trace:
 
     Attributes:
         operations: As in the census.
-        unopened: Composite leaves that hold convolutions or pools and could not be traced: path to reason.
+        unopened: Modules whose own code could not be traced, in part or at all: path to reason.
+        followed: Paths of the modules that were traced on their own; the empty one where it is the whole model.
         reads: Paths of parameters and buffers that the graph reads directly (`get_attr`).
     """
 
     operations: list[Operation] = field(default_factory=list)
     unopened: dict[str, str] = field(default_factory=dict)
+    followed: set[str] = field(default_factory=set)
     reads: set[str] = field(default_factory=set)
+
+    def absorb(self, part: Trace) -> None:
+        """Add what was seen of a part of the model."""
+        self.operations += part.operations
+        self.unopened.update({path: why for path, why in part.unopened.items() if path not in self.unopened})
+        self.followed |= part.followed
+        self.reads |= part.reads
+
+    def closed_scope(self, owner: str) -> str | None:
+        """Give the module whose untraced code runs what `owner` runs; None where the trace saw all of it."""
+        path = owner
+        while True:
+            if path in self.unopened:
+                return path
+            if path in self.followed or not path:
+                return None
+            path = path.rpartition(".")[0]
 
 
 class _Reader(fx.Interpreter):
     """Runs a traced graph on fake tensors and notes operators with their shapes."""
 
-    def __init__(self, graph_module: fx.GraphModule, trace: Trace, slices: SliceBook, inside: str) -> None:
+    def __init__(self, graph_module: fx.GraphModule, path: str, inside: str) -> None:
         super().__init__(graph_module, garbage_collect_values=False)
-        self.trace, self.slices = trace, slices
-        self._inside = inside
+        self.trace, self.slices = Trace(), SliceBook()
+        self._path, self._inside = path, inside
         self._node: fx.Node | None = None
         self._steps: dict[int, tuple[object, Steps, Shape]] = {}
         self._kept: list[Tensor] = []
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give plain lists and dicts, as the traced code itself would: some functions change those they are given."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return tuple(_plain(arg) for arg in args), {name: _plain(arg) for name, arg in kwargs.items()}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
         """Keep the node at hand: its module stack names the owner of a functional call."""
@@ -60,7 +94,7 @@ class _Reader(fx.Interpreter):
     def _full(self, path: str) -> str:
         """Give the path in the user's model of a path in this graph."""
         own = path.removeprefix("model").removeprefix(".")
-        return ".".join(part for part in (self._inside, own) if part)
+        return ".".join(part for part in (self._path, own) if part)
 
     def _owner(self) -> str:
         stack = self._node.meta.get("nn_module_stack", {}) if self._node is not None else {}
@@ -93,9 +127,9 @@ class _Reader(fx.Interpreter):
 
     def _open(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         try:
-            _trace_into(self.trace, self.slices, module, (args, kwargs), inside=path)
+            self.trace.absorb(_trace_into(module, (args, kwargs), path=path, inside=path))
         except TraceError as error:
-            self.trace.unopened[path] = error.message
+            self.trace.absorb(_trace_calls_of(module, (args, kwargs), path, error))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         """Note a functional convolution or pool, and spatial slices."""
@@ -141,11 +175,20 @@ def _may_hold_sites(module: nn.Module) -> bool:
     )
 
 
-def _trace_into(
-    trace: Trace, slices: SliceBook, model: nn.Module, inputs: tuple[Any, Any], *, inside: str = ""
-) -> None:
-    args, kwargs = inputs
-    entry = Entry(model, len(args), tuple(kwargs))
+def _plain(value: Any) -> Any:  # noqa: ANN401 - arguments of any kind
+    """Copy fx's immutable lists and dicts into plain ones, however they are nested."""
+    if isinstance(value, immutable_list):
+        return [_plain(item) for item in value]
+    if type(value) is tuple:
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, immutable_dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", inside: str = "") -> Trace:
+    """Trace one module, which is at `path` in the user's model and, if that is not empty, a part of `inside`."""
+    entry = Entry(model, *inputs)
     tracer = SiteTracer(root_type=type(model) if inside else None)
     try:
         graph = tracer.trace(entry)
@@ -153,21 +196,55 @@ def _trace_into(
         raise
     except Exception as error:
         where = tracer.last_path.removeprefix("model").removeprefix(".")
-        msg = f"cannot trace {inside or type(model).__name__}, near {where or 'its top'}: {error}"
-        hint = (
-            "torch.fx must be able to follow forward: no branching on tensor values, no loops over them. Convert the "
-            "part that it can follow and put it back: spdify.convert(net.backbone, example_input=x).model"
-        )
-        raise TraceError(msg, hint=hint) from error
-    reader = _Reader(fx.GraphModule(tracer.root, graph), trace, slices, inside)
+        msg = f"cannot trace {path or type(model).__name__}, near {where or 'its top'}: {error}"
+        raise TraceError(msg) from error
+    reader = _Reader(fx.GraphModule(tracer.root, graph), path, inside)
     try:
-        reader.run(args, kwargs)
+        reader.run(entry.tensors)
     except NEEDS_DATA:
         raise
     except Exception as error:
         node = reader._node  # noqa: SLF001 - our own class
-        msg = f"cannot run the trace of {inside or type(model).__name__}, at {node}: {error}"
+        msg = f"cannot run the trace of {path or type(model).__name__}, at {node}: {error}"
         raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
+    reader.trace.operations += reader.slices.operations()
+    reader.trace.followed.add(path)
+    return reader.trace
+
+
+def _trace_calls_of(module: nn.Module, inputs: tuple[Any, Any], path: str, why: TraceError) -> Trace:
+    """Trace what a composite leaf calls, where it cannot be opened itself."""
+    try:
+        call = record_calls(module, inputs, path=path)
+    except TraceError:
+        # The attempt to trace it may have left something in it: then the census alone sees what is in there.
+        return Trace(unopened={path: why.message})
+    return _trace_children(call, why, inside=path)
+
+
+def _trace_children(call: SeenCall, why: TraceError, *, inside: str = "") -> Trace:
+    """Trace every module that a call runs directly, each on its own."""
+    trace = Trace()
+    if type(call.module) is not nn.Sequential:  # has no code but its calls
+        trace.unopened[call.path] = why.message
+    for child in call.children:
+        if not _is_plain_leaf(child.module):
+            trace.absorb(_trace_call(child, inside))
+    return trace
+
+
+def _trace_call(call: SeenCall, inside: str) -> Trace:
+    try:
+        # A copy: a trace that fails may leave its own objects in caches, where the next one would meet them.
+        return _trace_into(sharing_copy(call.module), call.inputs, path=call.path, inside=inside)
+    except TraceError as error:
+        return _trace_children(call, error, inside=inside)
+
+
+def _is_plain_leaf(module: nn.Module) -> bool:
+    """Whether a module of `torch.nn` can hold no site: an activation, a norm, a linear layer."""
+    plain = type(module).__module__.startswith("torch.nn") and next(module.children(), None) is None
+    return plain and module_operator(module) is None and not isinstance(module, LP_POOL)
 
 
 def trace_model(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1) -> Trace:
@@ -179,24 +256,46 @@ def trace_model(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1)
         mode: `eval` or `train`.
         batch: First size of every input.
 
+    Returns:
+        What was seen; `unopened` names the modules whose own code torch.fx could not follow.
+
     Raises:
-        TraceError: torch.fx cannot follow the model.
+        TraceError: The model does not run on these inputs.
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            copied, fake_mode = fake_copy(model)
-            args = fake_inputs(inputs, fake_mode, batch=batch)
-            with fake_mode:
-                return _trace_copy(copied, args, mode)
+            return _trace_copy(lambda: _fake(model, inputs, batch), mode)
         except NEEDS_DATA:
-            return _trace_copy(detached_copy(model).cpu(), zero_inputs(inputs, batch=batch), mode)
+            return _trace_copy(lambda: _real(model, inputs, batch), mode)
 
 
-def _trace_copy(model: nn.Module, inputs: tuple[Any, Any], mode: Mode) -> Trace:
-    """Trace a model that is ours to change."""
+def _fake(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:
+    copied, fake_mode = fake_copy(model)
+    return copied, fake_inputs(inputs, fake_mode, batch=batch), fake_mode
+
+
+def _real(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:
+    return detached_copy(model).cpu(), zero_inputs(inputs, batch=batch), nullcontext()
+
+
+def _trace_copy(make: Callable[[], _Runnable], mode: Mode) -> Trace:
+    """Trace a copy of the model whole, or, where that fails, what another copy calls.
+
+    Another, since a trace that fails may leave its own objects in the model's caches.
+    """
+    model, inputs, surroundings = make()
     model.train(mode == "train")
-    trace, slices = Trace(), SliceBook()
     with torch.no_grad():
-        _trace_into(trace, slices, model, inputs)
-    trace.operations += slices.operations()
-    return trace
+        try:
+            with surroundings:
+                return _trace_into(model, inputs)
+        except TraceError as error:
+            why = error
+        model, inputs, surroundings = make()
+        model.train(mode == "train")
+        with surroundings:
+            try:
+                call = record_calls(model, inputs)
+            except TraceError:
+                raise why from None
+            return _trace_children(call, why)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from spdify.graph.windows import module_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BLOCKS_PACKAGE = "spdify.blocks"
 
@@ -30,17 +31,27 @@ def _library_leaves() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., 
 
 
 class Entry(nn.Module):
-    """Calls the model with exactly the inputs that were given; all other arguments keep their defaults."""
+    """Calls the model with exactly the inputs that were given; all other arguments keep their defaults.
 
-    def __init__(self, model: nn.Module, args: int, names: tuple[str, ...]) -> None:
-        """Take the number of positional inputs and the names of the others."""
+    Tensors are what the trace follows, however they are nested; flags, sizes and everything else are as given.
+    """
+
+    def __init__(self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Take the inputs to call the model with."""
         super().__init__()
         self.model = model
-        self._args, self._names = args, names
+        leaves, self._form = tree_flatten((tuple(args), dict(kwargs)))
+        self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.tensors = [leaves[i] for i in self._places]
 
-    def forward(self, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def forward(self, tensors: Any) -> Any:  # noqa: ANN401
         """Run the model."""
-        return self.model(*[args[i] for i in range(self._args)], **{name: kwargs[name] for name in self._names})
+        leaves = list(self._others)
+        for i, place in enumerate(self._places):
+            leaves[place] = tensors[i]
+        args, kwargs = tree_unflatten(leaves, self._form)
+        return self.model(*args, **kwargs)
 
 
 class SiteTracer(fx.Tracer):

@@ -57,7 +57,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
         command: Command line to record.
         progress: Told, in words, what is being done.
         **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
-            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
+            `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Returns:
         The conversion, not yet saved.

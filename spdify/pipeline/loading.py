@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from spdify.bundle import read_record, read_weights
 from spdify.engine import check_fingerprint, rebuild
 from spdify.errors import BundleError, PlanError, SpdifyError
-from spdify.sources import build_structure
+from spdify.sources import build_structure, fold_branches
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,8 @@ def build_converted(record: BundleRecord, model: nn.Module | None, folder: Path)
     """Give the converted structure, weights not yet loaded: the original, then each plan in turn."""
     if model is not None:
         network = copy.deepcopy(model)
+        if record.source.reparameterized:
+            network = fold_branches(network, name=record.source.spec)
     elif record.source.is_registry:
         network = build_structure(record.source, device="meta")
     else:

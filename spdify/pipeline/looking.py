@@ -42,7 +42,7 @@ def inspect(
         example_input: Tensors that the model takes; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
         **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
-            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
+            `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SpdifyError: The model cannot be opened, traced or run.
@@ -74,7 +74,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         code: For a bundle of somebody's own network, the source that builds the original.
         stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
         **build: How to build sources: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
-            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
+            `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SpdifyError: A model cannot be opened, traced or run.

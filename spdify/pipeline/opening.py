@@ -14,7 +14,7 @@ from spdify.bundle import is_bundle, read_record
 from spdify.errors import BundleError, UsageError
 from spdify.pipeline.loading import load
 from spdify.records import Inputs, InputSpec
-from spdify.sources import BuildArguments, BuildOptions, describe_inputs, from_module
+from spdify.sources import BuildArguments, BuildOptions, describe_inputs, from_module, reparameterize
 from spdify.sources import build as build_source
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def open_model(
         example_input: Tensors that the model takes; needed for modules, and instead of `input_size` for others.
         code: For a bundle of somebody's own network, the source that builds the original: `net.py:factory`.
         **build: How to build a source: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
-            `input_size` (C, H, W) and `seed`, as `spdify.sources.BuildOptions` describes them.
+            `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
         SourceError: The model cannot be found or built.
@@ -94,7 +94,8 @@ def _options(build: BuildArguments) -> BuildOptions:
 
 def _open_module(module: nn.Module, options: BuildOptions, inputs: Inputs | None) -> Opened:
     """Take a module; it has its weights and classes already."""
-    if options != BuildOptions(input_size=options.input_size, seed=options.seed):
+    own = BuildOptions(input_size=options.input_size, seed=options.seed, reparameterize=options.reparameterize)
+    if options != own:
         raise UsageError(
             f"cannot build {type(module).__name__} anew: it is a module, with its own weights and classes",
             hint="Leave out pretrained, checkpoint, num_classes, in_chans and model_kwargs.",
@@ -102,6 +103,8 @@ def _open_module(module: nn.Module, options: BuildOptions, inputs: Inputs | None
     if inputs is None and options.input_size is not None:
         inputs = Inputs(args=(InputSpec(shape=(1, *options.input_size)),))
     loaded = from_module(module, inputs=inputs)
+    if options.reparameterize:
+        reparameterize(loaded)
     return Opened(loaded.model, loaded.source, loaded.inputs)
 
 
@@ -127,8 +130,8 @@ def _open_bundle(folder: Path, options: BuildOptions, inputs: Inputs | None, cod
     if options != BuildOptions(input_size=options.input_size, seed=options.seed):
         raise UsageError(
             f"cannot build {folder} anew: it is a bundle, with its own weights and classes",
-            hint="Leave out --pretrained, --checkpoint, --num-classes, --in-chans and --model-kwargs, "
-            "or name the original.",
+            hint="Leave out --pretrained, --checkpoint, --num-classes, --in-chans, --model-kwargs and "
+            "--reparameterize, or name the original.",
         )
     record = read_record(folder)
     if not record.plans:

@@ -1,11 +1,12 @@
 """Where models come from: timm, torchvision, the Hugging Face Hub, folders, and the user's own code."""
 
-from spdify.sources.building import build
+from spdify.sources.building import build, reparameterize
 from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import from_module
 from spdify.sources.example import describe_inputs, example_inputs
 from spdify.sources.loaded_model import LoadedModel
 from spdify.sources.options import BuildArguments, BuildOptions, KwargValue, parse_input_size, parse_model_kwargs
+from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import build_structure
 from spdify.sources.weights import load_weights
@@ -20,10 +21,12 @@ __all__ = [
     "build_structure",
     "describe_inputs",
     "example_inputs",
+    "fold_branches",
     "from_module",
     "load_checkpoint_file",
     "load_weights",
     "parse_input_size",
     "parse_model_kwargs",
     "parse_spec",
+    "reparameterize",
 ]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import build_code
 from spdify.sources.options import BuildOptions
+from spdify.sources.quantized import require_floats
+from spdify.sources.reparameterizing import fold_branches_of
 from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import check_rebuilds
 from spdify.sources.timm_source import build_timm
@@ -43,16 +45,31 @@ def build(spec: str, options: BuildOptions | None = None) -> LoadedModel:
     Raises:
         UsageError: The spec has no known form, or the options do not fit.
         SourceError: The model cannot be found, built or given its weights.
+        RefusedError: The model is quantized already.
         CheckpointError: The checkpoint cannot be read, or does not fit.
     """
     options = options or BuildOptions()
     parsed = parse_spec(spec)
     loaded = _BUILDERS[parsed.kind](parsed, options)
+    require_floats(loaded.model, loaded.source.spec)
     if _may_rebuild_otherwise(parsed, options):
         check_rebuilds(loaded.model, loaded.source)
     if options.checkpoint is not None:
         _load_checkpoint(loaded, options.checkpoint)
+    if options.reparameterize:
+        reparameterize(loaded)
     return loaded
+
+
+def reparameterize(loaded: LoadedModel) -> None:
+    """Fold the training-time branches of a model that has its weights, and record it.
+
+    Raises:
+        UsageError: There is nothing to re-parameterise in it.
+        SourceError: timm cannot do it.
+    """
+    loaded.model = fold_branches_of(loaded.model, name=loaded.source.spec)
+    loaded.source = loaded.source.model_copy(update={"reparameterized": True})
 
 
 def _may_rebuild_otherwise(parsed: ParsedSpec, options: BuildOptions) -> bool:

@@ -21,6 +21,7 @@ from spdify.sources.loaded_model import LoadedModel
 from spdify.sources.near_names import near_names
 from spdify.sources.network import is_download_error
 from spdify.sources.options import KwargValue, check_input_size
+from spdify.sources.quantized import require_floats
 from spdify.sources.spec import safe_name
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ def from_module(module: nn.Module, *, name: str | None = None, inputs: Inputs | 
 
     Raises:
         SourceError: `module` is no module, or cannot be copied.
+        RefusedError: It is quantized already.
         UsageError: The input size is not known.
     """
     if not isinstance(module, nn.Module):
         raise SourceError(f"Cannot use the model: expected a torch.nn.Module, got {type(module).__name__}.")
     title = name or type(module).__name__
+    require_floats(module, title)
     try:
         model = copy.deepcopy(module).cpu().eval()
     except Exception as error:

@@ -51,6 +51,7 @@ class BuildArguments(TypedDict, total=False):
     model_kwargs: Mapping[str, KwargValue]
     input_size: tuple[int, ...] | None
     seed: int
+    reparameterize: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class BuildOptions:
         model_kwargs: Further keyword arguments of the constructor.
         input_size: C,L or C,H,W or C,T,H,W without the batch; None for the model's own.
         seed: Seed of the random weights.
+        reparameterize: Fold training-time branches into single convolutions (timm's `reparameterize_model`), after the
+            weights were loaded.
     """
 
     pretrained: bool = False
@@ -74,6 +77,7 @@ class BuildOptions:
     model_kwargs: Mapping[str, KwargValue] = field(default_factory=dict)
     input_size: tuple[int, ...] | None = None
     seed: int = 0
+    reparameterize: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from spdify.errors import SourceError, UsageError
+from spdify.sources.comparing import first_difference
 from spdify.sources.options import RESERVED_KWARGS
+from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.timm_source import timm_structure
 from spdify.sources.torchvision_source import torchvision_structure
 
@@ -51,23 +53,6 @@ def build_structure(source: Source, *, device: Device) -> nn.Module:
     return _construct(source).eval()
 
 
-def first_difference(model: nn.Module, other: nn.Module) -> str | None:
-    """Say where two structures first differ: in a module's path, class or settings, or in a state dict's shapes.
-
-    Args:
-        model: On any device.
-        other: On any device.
-
-    Returns:
-        The place with both contents, or None where they are the same.
-    """
-    for ours, theirs in ((_modules(model), _modules(other)), (_tensors(model), _tensors(other))):
-        for path in [*ours, *(p for p in theirs if p not in ours)]:
-            if ours.get(path) != theirs.get(path):
-                return f"{path or 'the model'}: {ours.get(path, 'nothing')} and {theirs.get(path, 'nothing')}"
-    return None
-
-
 def check_rebuilds(model: nn.Module, source: Source) -> None:
     """Make sure that the record of a model builds the same structure again.
 
@@ -89,7 +74,8 @@ def check_rebuilds(model: nn.Module, source: Source) -> None:
 
 
 def _construct(source: Source) -> nn.Module:
-    return torchvision_structure(source) if source.kind == "torchvision" else timm_structure(source)
+    model = torchvision_structure(source) if source.kind == "torchvision" else timm_structure(source)
+    return fold_branches(model, name=source.spec) if source.reparameterized else model
 
 
 def _on_meta(source: Source) -> nn.Module | None:
@@ -122,11 +108,3 @@ def _holds_tensor(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_tensor, value.values()))
     return isinstance(value, Tensor)
-
-
-def _modules(model: nn.Module) -> dict[str, str]:
-    return {path: f"{type(m).__name__}({m.extra_repr()})" for path, m in model.named_modules()}
-
-
-def _tensors(model: nn.Module) -> dict[str, str]:
-    return {name: str(tuple(t.shape)) for name, t in model.state_dict().items() if isinstance(t, Tensor)}

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, tensors_of
+from spdify.verification.inside import outputs_of
 from spdify.verification.randomised import whole_batch_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spdify.records import Decision, Plan
+    from spdify.records import Decision, Mode, Plan
 
 LIVE_THRESHOLD = 1e-6  # a thousand times the model's tolerance: what moves the output less is not proved by it
 LIVE_OVER_TOLERANCE = 10.0  # where float32 islands widen the tolerance, a site must still stand out from it
@@ -37,18 +38,24 @@ class Trial:
         converted: All sites put in.
         inputs: Positional and named.
         seed: Of dropout and stochastic depth, which then draw the same for both.
+        watched: Paths of modules whose outputs stand for the model's own, where that shows too little.
     """
 
     reference: nn.Module
     converted: nn.Module
     inputs: tuple[tuple[Tensor, ...], dict[str, Tensor]]
     seed: int
+    watched: tuple[str, ...] = ()
 
     def run(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
         """Run a model with the seed."""
         args, kwargs = self.inputs
         with seeded(self.seed):
             return model(*args, **kwargs)
+
+    def outputs(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
+        """Run a model with the seed and give what is compared: its output, or those of the watched modules."""
+        return outputs_of(model, self.run, self.watched) if self.watched else self.run(model)
 
     def loss(self, output: object) -> Tensor:
         """Weigh all of an output at random."""
@@ -76,12 +83,17 @@ def judge_sites(trial: Trial, plan: Plan, *, tolerance: float) -> list[Check]:
         detail = f"the model does not run forward and backward in float64: {error}"
         return [Check(name=name, outcome="not run", detail=detail) for name in ("live sites", "gradients")]
     finally:
-        _restore(trial.converted, buffers)
+        restore_buffers(trial.converted, buffers)
 
 
 def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
-    trained = [d for d in plan.applied if "train" in d.site.modes]
-    effects, idle, still = _by_gradient(trial, trained)
+    effects: dict[str, float] = {}
+    idle: dict[str, list[str]] = {}
+    still: dict[str, dict[str, int]] = {}
+    for mode in ("train", "eval"):
+        chosen = [d for d in plan.applied if _mode_of(d) == mode]
+        for found, new in zip((effects, idle, still), _by_gradient(trial, chosen, mode), strict=True):
+            found.update(new)  # type: ignore[attr-defined]
     dead, weakest = [], math.inf
     for decision in plan.applied:
         name = decision.site.name
@@ -89,8 +101,8 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
         for mode in reversed(decision.site.modes):  # what runs in both may reach the output in one of them only
             if effect < threshold:
                 effect = max(effect, _by_perturbation(trial, decision, mode))
-            if mode == "train" and effect < threshold:
-                # It has no gradient there either; only one that is seen to act in training must learn.
+            if mode == _mode_of(decision) and effect < threshold:
+                # It has no gradient there either; only one that is seen to act must learn.
                 idle.pop(name, None)
                 still.pop(name, None)
         if effect < threshold:
@@ -105,20 +117,25 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
             tolerance=threshold,
             detail=f"the whole-model figures say nothing about {', '.join(dead)}" if dead else "",
         ),
-        _gradient_check(idle, still, trial),
+        _gradient_check(idle, still, trial, {d.site.name: _mode_of(d) for d in plan.applied}),
     ]
 
 
+def _mode_of(decision: Decision) -> Mode:
+    """Give the mode in which a site is looked at: where it is trained, if it is."""
+    return "train" if "train" in decision.site.modes else "eval"
+
+
 def _by_gradient(
-    trial: Trial, decisions: list[Decision]
+    trial: Trial, decisions: list[Decision], mode: str
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, dict[str, int]]]:
     """Give each site's effect on the output (first order, relative), and its parameters with no or zero gradient."""
-    trial.converted.train()
+    trial.converted.train(mode == "train")
     blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.block_path).named_parameters()) for d in decisions}
     wanted = [p for parameters in blocks.values() for p in parameters.values()]
     if not wanted:
         return {}, {}, {}
-    output = trial.run(trial.converted)
+    output = trial.outputs(trial.converted)
     loss = trial.loss(output)
     scale = math.sqrt(sum(float(y.detach().square().sum()) for y in tensors_of(output)))
     found = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else [None] * len(wanted)
@@ -164,17 +181,27 @@ def _is_still(name: str, gradient: Tensor | None) -> bool:
     return gradient is not None and not name.endswith("bias") and not gradient.any()
 
 
-def _gradient_check(idle: dict[str, list[str]], still: dict[str, dict[str, int]], trial: Trial) -> Check:
+def _gradient_check(
+    idle: dict[str, list[str]], still: dict[str, dict[str, int]], trial: Trial, modes: Mapping[str, Mode]
+) -> Check:
     """Judge parameters with no gradient, or a zero one, by what the original's own weights get.
 
     Args:
         idle: By site, names of parameters that no gradient comes to.
         still: By site, names of parameters whose gradient is zero everywhere, with their number of axes.
         trial: The models.
+        modes: By site, the mode in which it was looked at.
     """
     if not idle and not still:
         return Check(name="gradients", outcome="passed")
-    reached, learning = _in_original(trial, [*idle, *still])
+    reached: set[str] = set()
+    learning: dict[str, bool] = {}
+    for mode in ("train", "eval"):
+        sites = [site for site in (*idle, *still) if modes[site] == mode]
+        if sites:
+            found, learns = _in_original(trial, sites, mode)
+            reached |= found
+            learning |= learns
     faults = [f"{site}.{name}" for site, names in idle.items() if site in reached for name in names]
     for site, names in still.items():
         expected = learning.get(site, site in reached)
@@ -190,7 +217,7 @@ def _gradient_check(idle: dict[str, list[str]], still: dict[str, dict[str, int]]
     return Check(name="gradients", outcome="passed", detail=detail)
 
 
-def _in_original(trial: Trial, paths: list[str]) -> tuple[set[str], dict[str, bool]]:
+def _in_original(trial: Trial, paths: list[str], mode: str) -> tuple[set[str], dict[str, bool]]:
     """Give the sites whose output a gradient reaches in the original, and whether their own weights, if any, learn."""
     reached: set[str] = set()
     learning: dict[str, bool] = {}
@@ -207,12 +234,12 @@ def _in_original(trial: Trial, paths: list[str]) -> tuple[set[str], dict[str, bo
 
         return hook
 
-    trial.reference.train()
+    trial.reference.train(mode == "train")
     # A functional call has no module: what its owner puts out stands for it.
     modules = {path: trial.reference.get_submodule(path.partition("#")[0]) for path in paths}
     handles = [module.register_forward_hook(watch(path)) for path, module in modules.items()]
     try:
-        loss = trial.loss(trial.run(trial.reference))
+        loss = trial.loss(trial.outputs(trial.reference))
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         for path in paths:
@@ -234,18 +261,19 @@ def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
     kept = {name: p.detach().clone() for name, p in block.named_parameters()}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        before = trial.run(model)
+        before = trial.outputs(model)
         weights = [p for p in block.parameters() if p.dim() > 1]
         for parameter in weights or block.parameters():
             step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(step.to(parameter))
-        moved = relative_error(before, trial.run(model))
+        moved = relative_error(before, trial.outputs(model))
         for name, parameter in block.named_parameters():
             parameter.copy_(kept[name])
     return moved
 
 
-def _restore(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+def restore_buffers(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Give a model's buffers, in place, the values that they had."""
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])

@@ -8,6 +8,7 @@ does not.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,15 @@ from spdify.engine import apply
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, Plan
 from spdify.verification.compare import carries_signal, relative_error, tensors_of
+from spdify.verification.inside import compare_inside, find_watched
 from spdify.verification.islands import find_islands
-from spdify.verification.liveness import Trial, judge_sites
+from spdify.verification.liveness import Trial, judge_sites, restore_buffers
 from spdify.verification.randomised import randomise, settle_statistics, whole_batch_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from spdify.verification.inside import Agreement
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
@@ -45,7 +49,9 @@ class ModelProof:
     state: dict[str, Tensor]
 
 
-def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int) -> ModelProof:
+def prove_model(
+    model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = ""
+) -> ModelProof:
     """Compare a model with its conversion.
 
     Args:
@@ -53,6 +59,7 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
         plan: Its plan.
         make_inputs: Gives positional and named inputs of a batch of at least 2, floating ones in the dtype asked for.
         seed: Of weights, inputs and dropout.
+        eval_only: Why the original does not run in train mode; empty where it does.
     """
     source = detached_copy(model).cpu().double()
     randomise(source, seed=seed)
@@ -64,17 +71,32 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
     # double(): where a model has no tensor of its own, the new ones are in PyTorch's default precision.
     reference = apply(source, approximate).double() if approximate.applied else source
     trial = Trial(reference, apply(source, plan).double(), make_inputs(torch.float64), seed)
-    compare = _Comparison(trial, "approximate sites are put into the original as well" if approximate.applied else "")
-    checks = [compare.outputs("train")]
+    remark = "approximate sites are put into the original as well" if approximate.applied else ""
+    compare = _Comparison(trial, plan, remark)
+    checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
     checks.append(compare.statistics())
-    if compare.trained:
+    if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
     _copy_buffers(reference, trial.converted)
     checks.append(compare.outputs("eval"))
-    checks += judge_sites(trial, plan, tolerance=compare.tolerance)
+    judged = judge_sites(trial, plan, tolerance=compare.tolerance)
+    if judged[0].outcome != "passed" and compare.ran and compare.look_inside():
+        # Nothing was found by what these sites feed, say: inside, they can be seen.
+        checks[-1] = compare.outputs("eval")
+        judged = judge_sites(trial, plan, tolerance=compare.tolerance)
+    checks += judged
     if approximate.applied:
         checks.append(_distance(source, trial))
     return ModelProof(tuple(checks), dict(trial.converted.state_dict()))
+
+
+def replaced_modules(plan: Plan) -> frozenset[str]:
+    """Give the paths of the called modules that a plan replaces."""
+    return frozenset(d.site.path for d in plan.applied if not d.site.operation)
+
+
+def _untrained(why: str) -> Check:
+    return Check(name="whole model, train", outcome="not run", detail=f"eval only: {why}")
 
 
 def _part(plan: Plan, *, exact: bool) -> Plan:
@@ -89,17 +111,19 @@ class _Comparison:
     Attributes:
         tolerance: Largest error allowed so far.
         trained: Whether both models ran in train mode.
+        ran: Whether both ran the last time.
     """
 
-    def __init__(self, trial: Trial, remark: str) -> None:
+    def __init__(self, trial: Trial, plan: Plan, remark: str) -> None:
         self.tolerance = MODEL_TOLERANCE
-        self._trial, self._remark = trial, remark
+        self._trial, self._plan, self._remark = trial, plan, remark
         self._before: dict[str, Tensor] = {}
-        self.trained = False
+        self.trained = self.ran = False
 
     def outputs(self, mode: str) -> Check:
         """Compare the outputs in one mode."""
         name, trial = f"whole model, {mode}", self._trial
+        self.ran = False
         trial.reference.train(mode == "train")
         trial.converted.train(mode == "train")
         self._before = {key: b.clone() for key, b in trial.reference.named_buffers()}
@@ -112,24 +136,71 @@ class _Comparison:
                 actual = trial.run(trial.converted)
             except Exception as error:  # noqa: BLE001 - the original runs, so this is a fault of the conversion
                 return Check(name=name, outcome="failed", detail=f"the converted model does not run: {error}")
+        self.ran = True
         self.trained = mode == "train"
         return self._judge(name, expected, actual)
 
     def _judge(self, name: str, expected: object, actual: object) -> Check:
         error = relative_error(expected, actual)
-        if not tensors_of(expected):
-            return Check(name=name, outcome="not run", detail="the output holds no floating-point tensor")
-        if error <= MODEL_TOLERANCE:
-            if not carries_signal(expected):
-                detail = "the output is constant: comparing it proves nothing"
-                return Check(name=name, outcome="not run", value=error, detail=detail)
+        if error <= MODEL_TOLERANCE and carries_signal(expected) and not self._trial.watched:
             return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._remark)
+        remark = self._remark
+        if self._trial.watched or self.look_inside(always=not carries_signal(expected)):
+            inside = self._inside()
+            error, remark = inside.error, "; ".join(filter(None, (inside.detail, remark)))
+            if not inside.complete and error <= MODEL_TOLERANCE:
+                return Check(name=name, outcome="not run", value=error, detail=inside.detail)
+        elif not tensors_of(expected):
+            return Check(name=name, outcome="not run", detail="the output holds no floating-point tensor")
+        elif error <= MODEL_TOLERANCE:
+            detail = "the output is constant: comparing it proves nothing"
+            return Check(name=name, outcome="not run", value=error, detail=detail)
+        return self._judge_error(name, error, remark)
+
+    def look_inside(self, *, always: bool = False) -> bool:
+        """Have what is inside the models compared from now on, where the original chooses (or `always`) and it can be.
+
+        Returns:
+            Whether that changes anything.
+        """
+        if self._trial.watched:
+            return False
+        with self._states():
+            watched, chooses = find_watched(self._trial.reference, self._trial.run, replaced_modules(self._plan))
+        if watched and (chooses or always):
+            self._trial.watched = watched
+        return bool(self._trial.watched)
+
+    def _inside(self) -> Agreement:
+        trial = self._trial
+        with self._states():
+            return compare_inside(
+                trial.reference, trial.converted, trial.run, trial.watched, replaced_modules(self._plan),
+                covering=[d.site.path for d in self._plan.applied],
+            )  # fmt: skip
+
+    def _judge_error(self, name: str, error: float, remark: str) -> Check:
+        """Judge the error of something that can be compared."""
+        if error <= MODEL_TOLERANCE:
+            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=remark)
         found = find_islands(self._trial.reference, self._trial.inputs)
         if found and error <= ISLAND_TOLERANCE:
             self.tolerance = ISLAND_TOLERANCE
             detail = f"the model computes in float32 at {', '.join(found[:5])}, so float64 shows no more"
             return Check(name=name, outcome="passed", value=error, tolerance=ISLAND_TOLERANCE, detail=detail)
         return Check(name=name, outcome="failed", value=error, tolerance=MODEL_TOLERANCE, detail="outputs differ")
+
+    @contextmanager
+    def _states(self) -> Iterator[None]:
+        """Run the models once more as they were run before, and leave behind what that run has left."""
+        models = (self._trial.reference, self._trial.converted)
+        after = [{key: b.clone() for key, b in model.named_buffers()} for model in models]
+        with whole_batch_statistics(*models):
+            try:
+                yield
+            finally:
+                for model, buffers in zip(models, after, strict=True):
+                    restore_buffers(model, buffers)
 
     def statistics(self) -> Check:
         """Compare every buffer after the training step: running statistics most of all."""
@@ -170,7 +241,7 @@ def _distance(source: nn.Module, trial: Trial) -> Check:
     name, detail = "distance to the original", "some sites do not claim to be exact"
     try:
         with torch.no_grad():
-            distance = relative_error(trial.run(source), trial.run(trial.converted))
+            distance = relative_error(trial.outputs(source), trial.outputs(trial.converted))
     except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
         return Check(name=name, outcome="not run", detail=f"the original does not run in float64: {error}")
     return Check(name=name, outcome="measured", value=distance, detail=detail)

@@ -10,7 +10,8 @@ from torch import nn
 from spdify.errors import SourceError
 from spdify.records import Source
 from spdify.sources import build, build_structure
-from spdify.sources.structure import check_rebuilds, first_difference
+from spdify.sources.comparing import first_difference
+from spdify.sources.structure import check_rebuilds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from spdify.errors import SourceError, UsageError
 from spdify.sources import BuildOptions, build, build_structure, example_inputs
-from spdify.sources.structure import first_difference
+from spdify.sources.comparing import first_difference
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,60 @@
+"""What a class does to its own convolutions later on is said to be impossible once they are replaced.
+
+timm's networks with training-time branches, and torchvision's quantizable ones, fold convolutions into each other by
+methods that look for `torch.nn` convolutions with their kernels. On blocks these would fail somewhere inside, or compute
+something else; so each such method of a module that holds a block raises at once, and says what to do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING
+
+from spdify.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+#: Methods that fold a module's own convolutions, called without arguments.
+FOLDING = ("fuse", "fuse_model", "reparameterize", "switch_to_deploy")
+
+
+def guard_folding(model: nn.Module, replaced: Iterable[str]) -> None:
+    """Make every folding method of a module around a replaced one raise, in place.
+
+    Args:
+        model: A converted network.
+        replaced: Paths of its blocks.
+    """
+    around = {path[:end] for path in replaced for end in _ends(path)}
+    for path in around:
+        module = model.get_submodule(path)
+        for name in FOLDING:
+            if _takes_nothing(getattr(type(module), name, None)):
+                # Kept by copies and by pickle: a partial of a function of this module.
+                setattr(module, name, partial(_refuse, path, name))
+
+
+def _ends(path: str) -> Iterable[int]:
+    """Give where the paths of the modules around `path` end, the model's own (empty) one included."""
+    return [0, *(i for i, character in enumerate(path) if character == ".")]
+
+
+def _takes_nothing(method: object) -> bool:
+    """Whether it is a method that can be called without arguments; others of the same name are something else."""
+    if not callable(method):
+        return False
+    _, *parameters = inspect.signature(method).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in variable for p in parameters)
+
+
+def _refuse(path: str, name: str, *_args: object, **_kwargs: object) -> None:
+    raise RefusedError(
+        f"cannot call {name}() on {path or 'the model'}: convolutions in it were replaced by spdify",
+        hint="Fold the original first and convert the result: spdify convert --reparameterize "
+        "(in Python: spdify.convert(model, reparameterize=True)).",
+    )
