@@ -20,6 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from spdify.errors import TraceError
 from spdify.graph.operations import Operation
 from spdify.graph.owners import OwnerStack
+from spdify.graph.shrinking import WATCHED, ShrinkingBook
 from spdify.graph.slices import SliceBook, Steps
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
 from spdify.graph.windows import geometry_of, module_operator, per_axis
@@ -27,6 +28,7 @@ from spdify.records import Call
 
 if TYPE_CHECKING:
     from spdify.graph.operations import SeenOperator
+    from spdify.graph.shrinking import Shrinking
     from spdify.records import Inputs, Mode
 
 aten = torch.ops.aten
@@ -62,11 +64,13 @@ class Census:
 
     Attributes:
         operations: Convolutions with a stride, pools and spatial slices, in the order in which they ran.
+        shrinking: Other ways of shrinking a map, which are no sites.
         macs: Multiply-accumulates by owner path.
         activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
     """
 
     operations: list[Operation] = field(default_factory=list)
+    shrinking: list[Shrinking] = field(default_factory=list)
     macs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     activation_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -84,6 +88,7 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         super().__init__()  # type: ignore[no-untyped-call]
         self.census = Census()
         self.slices = SliceBook()
+        self.shrinking = ShrinkingBook()
         self._owners = owners
         self._steps: dict[int, tuple[int, Steps, tuple[int, ...]]] = {}
         self._kept: list[Tensor] = []
@@ -106,6 +111,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             self._note_pool(packet, args, kwargs, out)
         elif packet is aten.slice:
             self._note_slice(args, kwargs, out)
+        elif packet in WATCHED and not self._owners.in_block:
+            self.shrinking.note(packet, args, kwargs, out, self._owners.current[0])
         return out
 
     def _count(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:  # noqa: ANN401
@@ -207,4 +214,5 @@ def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fak
             raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
     census = counting.census
     census.operations += counting.slices.operations()
+    census.shrinking = counting.shrinking.found
     return census
