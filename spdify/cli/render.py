@@ -67,8 +67,13 @@ def render_inspection(console: Console, found: Inspection) -> None:
         console.print("Trace and census disagree:", style="bold red")
         for words in found.disagreements:
             console.print(_cell(f"  {words}"))
+    elif found.one_eye:
+        text = f"Trace and operator census agree; in {len(found.one_eye)} modules the census alone sees their own code."
+        console.print(text, style="green")
     else:
         console.print("Trace and operator census agree.", style="green")
+    if found.eval_only:
+        console.print(_cell(f"Looked at in eval mode only: {found.eval_only}", "yellow"))
 
 
 def _render_left_alone(console: Console, left: tuple[LeftAlone, ...]) -> None:

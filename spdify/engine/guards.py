@@ -1,8 +1,8 @@
 """What a class does to its own convolutions later on is said to be impossible once they are replaced.
 
 timm's networks with training-time branches, and torchvision's quantizable ones, fold convolutions into each other by
-methods that look for `torch.nn` convolutions with their kernels. On blocks these would fail somewhere inside, or compute
-something else; so each such method of a module that holds a block raises at once, and says what to do.
+methods that look for `torch.nn` convolutions with their kernels. On blocks these would fail somewhere inside, or
+compute something else; so each such method of a module that holds a block raises at once, and says what to do.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from spdify.errors import TraceError
 from spdify.graph.calls import CallPlace, NoPlaceError, find_place
 from spdify.graph.operations import Operation
 from spdify.graph.owners import OwnerStack
+from spdify.graph.shrinking import WATCHED, ShrinkingBook
 from spdify.graph.slices import FoundSlice, SliceBook, Steps
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
 from spdify.graph.windows import geometry_of, module_operator, per_axis
@@ -28,6 +29,7 @@ from spdify.records import Call
 
 if TYPE_CHECKING:
     from spdify.graph.operations import SeenOperator
+    from spdify.graph.shrinking import Shrinking
     from spdify.records import Inputs, Mode
 
 aten = torch.ops.aten
@@ -74,12 +76,14 @@ class Census:
 
     Attributes:
         operations: Convolutions with a stride, pools and spatial slices, in the order in which they ran.
+        shrinking: Other ways of shrinking a map, which are no sites.
         macs: Multiply-accumulates by owner path.
         activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
         plain_convs: Owner and operation of functional convolutions with stride 1.
     """
 
     operations: list[Operation] = field(default_factory=list)
+    shrinking: list[Shrinking] = field(default_factory=list)
     macs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     activation_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     plain_convs: set[tuple[str, str]] = field(default_factory=set)
@@ -98,6 +102,7 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         super().__init__()  # type: ignore[no-untyped-call]
         self.census = Census()
         self.slices = SliceBook()
+        self.shrinking = ShrinkingBook()
         self._owners = owners
         self._steps: dict[int, _Stepped] = {}
         self._kept: list[Tensor] = []
@@ -120,6 +125,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             self._note_pool(packet, args, kwargs, out)
         elif packet is aten.slice:
             self._note_slice(args, kwargs, out)
+        elif packet in WATCHED and not self._owners.in_block:
+            self.shrinking.note(packet, args, kwargs, out, self._owners.current[0])
         return out
 
     def _count(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:  # noqa: ANN401
@@ -248,4 +255,5 @@ def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fak
             raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
     census = counting.census
     census.operations += counting.slices.operations()
+    census.shrinking = counting.shrinking.found
     return census

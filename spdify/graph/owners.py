@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spdify.graph.tracer import BLOCKS_PACKAGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,6 +47,11 @@ class OwnerStack:
     def current(self) -> tuple[str, nn.Module]:
         """Path and module of the innermost running module."""
         return self._stack[-1]
+
+    @property
+    def in_block(self) -> bool:
+        """Whether one of spdify's own blocks is running."""
+        return type(self.current[1]).__module__.startswith(BLOCKS_PACKAGE)
 
     def remove(self) -> None:
         """Take the hooks off."""

@@ -32,7 +32,8 @@ class Survey:
 
     Attributes:
         sites: In the order in which they run.
-        left_alone: Pools and slices that are no sites, and modules whose own code only the census sees (`one_eye`).
+        left_alone: Pools, slices and other ways of shrinking that are no sites, and modules whose own code only the
+            census sees (`one_eye`).
         disagreements: What one eye saw and the other did not, in words; empty when they agree.
         census: Census in eval mode at batch 1, with costs.
         one_eye: Paths of the modules whose own code torch.fx cannot follow: what they call is traced on its own, what
@@ -81,11 +82,22 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
     unopened = {path: why for trace in reversed(traces.values()) for path, why in trace.unopened.items()}
     return Survey(
         sites=sites,
-        left_alone=_left_alone(left) + _unseen(unopened),
+        left_alone=_left_alone(left) + _shrunk_otherwise(censuses["eval"]) + _unseen(unopened),
         disagreements=tuple(both),
         census=censuses["eval"],
         one_eye=tuple(unopened),
         eval_only=eval_only,
+    )
+
+
+def _shrunk_otherwise(census: Census) -> tuple[LeftAlone, ...]:
+    """List what shrinks a map and is no convolution, pool or slice, once per owner and reason."""
+    groups: dict[tuple[str, str, str], list[Call]] = defaultdict(list)
+    for found in census.shrinking:
+        groups[found.owner, found.operator, found.reason].append(found.call)
+    return tuple(
+        LeftAlone(path=path, operator=operator, reason=reason, calls=tuple(calls))
+        for (path, operator, reason), calls in groups.items()
     )
 
 

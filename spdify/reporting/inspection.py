@@ -23,6 +23,8 @@ class Inspection(Record):
         sites: In execution order.
         left_alone: Pools and slices that are no sites, and why.
         disagreements: What the trace and the census do not agree on; empty when they do.
+        one_eye: Modules whose own code torch.fx cannot follow: there the census alone looks.
+        eval_only: Why the model does not run in train mode on these inputs; empty where it does.
     """
 
     schema_version: Literal[1] = 1
@@ -32,6 +34,8 @@ class Inspection(Record):
     sites: tuple[Site, ...]
     left_alone: tuple[LeftAlone, ...]
     disagreements: tuple[str, ...]
+    one_eye: tuple[str, ...] = ()
+    eval_only: str = ""
 
 
 def make_inspection(name: str, model: nn.Module, inputs: Inputs, seen: Survey) -> Inspection:
@@ -43,4 +47,6 @@ def make_inspection(name: str, model: nn.Module, inputs: Inputs, seen: Survey) -
         sites=seen.sites,
         left_alone=seen.left_alone,
         disagreements=seen.disagreements,
+        one_eye=seen.one_eye,
+        eval_only=seen.eval_only,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
 from torch.ao.nn import quantized
 
 from spdify.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import nn
 
 _PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.sparse.quantized.")
 #: Live in the same package and compute in floating point: places that a later quantization fills.

@@ -2,9 +2,9 @@
 
 A detector with random weights finds nothing, and what it finds hangs on choices (the best thousand, all above a
 threshold) that rounding may tip. So the outputs of called modules are compared, the largest in whose course nothing is
-chosen, and the numbers that every choice is made from. A choice is an operator that makes whole numbers or
-truth values from floating-point numbers. Up to the first choice that the models make differently, everything must agree,
-the numbers behind that choice too; what follows it, the models' own output included, cannot be compared.
+chosen, and the numbers that every choice is made from. A choice is an operator that makes whole numbers or truth values
+from floating-point numbers. Up to the first choice that the models make differently, everything must agree, the numbers
+behind that choice too; what follows it, the models' own output included, cannot be compared.
 """
 
 from __future__ import annotations
@@ -194,8 +194,7 @@ class Agreement:
 
 
 def compare_inside(
-    reference: nn.Module,
-    converted: nn.Module,
+    models: tuple[nn.Module, nn.Module],
     run: Callable[[nn.Module], object],
     watched: tuple[str, ...],
     sites: Collection[str],
@@ -204,14 +203,13 @@ def compare_inside(
     """Compare what two models compute inside, up to the first choice that they make differently.
 
     Args:
-        reference: The original.
-        converted: Its conversion; run after it, with the same inputs and seed.
-        run: Runs either.
+        models: The original and its conversion.
+        run: Runs either, with the same inputs and seed.
         watched: As `find_watched` gives them for the original.
         sites: Paths of the modules that were replaced.
         covering: Paths of all sites, functional calls too: each must lie in something that could be compared.
     """
-    first, second = (_watch(model, run, watched, sites).seen for model in (reference, converted))
+    first, second = (_watch(model, run, watched, sites).seen for model in models)
     error, met = 0.0, set()
     for index, (a, b) in enumerate(zip_longest(first, second)):
         if a is None or b is None or (a.where, a.operator) != (b.where, b.operator):
@@ -221,7 +219,9 @@ def compare_inside(
         if not a.operator:
             met.add(a.where)
         if a.operator and not _same(a.chosen, b.chosen):
-            compared = tuple(path for path in watched if path in met - {e.where for e in first[index:] if not e.operator})
+            compared = tuple(
+                path for path in watched if path in met - {e.where for e in first[index:] if not e.operator}
+            )
             complete = all(any(f"{site}.".startswith(f"{path}.") for path in compared) for site in covering)
             return Agreement(error, compared, complete, f"{a.operator} in {a.where or 'the model itself'}")
     return Agreement(error, watched, complete=True)

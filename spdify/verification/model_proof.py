@@ -49,9 +49,7 @@ class ModelProof:
     state: dict[str, Tensor]
 
 
-def prove_model(
-    model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = ""
-) -> ModelProof:
+def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = "") -> ModelProof:
     """Compare a model with its conversion.
 
     Args:
@@ -175,7 +173,7 @@ class _Comparison:
         trial = self._trial
         with self._states():
             return compare_inside(
-                trial.reference, trial.converted, trial.run, trial.watched, replaced_modules(self._plan),
+                (trial.reference, trial.converted), trial.run, trial.watched, replaced_modules(self._plan),
                 covering=[d.site.path for d in self._plan.applied],
             )  # fmt: skip
 

@@ -105,15 +105,19 @@ def _survey_converted(converted: nn.Module, plan: Plan, before: Survey) -> Surve
     """Look at the result; that it does not even run is a fault of the conversion, not of the inputs."""
     try:
         after = survey(converted, plan.inputs)
-        if after.eval_only and not before.eval_only:
-            raise TraceError(after.eval_only)
     except TraceError as error:
-        raise CheckFailedError(
-            f"the converted model does not run: {error.message}",
-            hint="Does the network look at a convolution that was replaced (its class or attributes)? Keep that site: "
-            "write a rulebook whose rules exclude its path.",
-        ) from error
+        raise _does_not_run(error.message) from error
+    if after.eval_only and not before.eval_only:
+        raise _does_not_run(after.eval_only)
     return after
+
+
+def _does_not_run(why: str) -> CheckFailedError:
+    return CheckFailedError(
+        f"the converted model does not run: {why}",
+        hint="Does the network look at a convolution that was replaced (its class or attributes)? Keep that site: "
+        "write a rulebook whose rules exclude its path.",
+    )
 
 
 def _not_run() -> list[Check]:
@@ -172,7 +176,7 @@ def _compare_inside(
     if not watched or not chooses:
         return None
     sites = [d.site.path for d in plan.applied]
-    return compare_inside(models[0], models[1], run, watched, replaced, covering=sites)
+    return compare_inside((models[0], models[1]), run, watched, replaced, covering=sites)
 
 
 def _judge_inside(name: str, inside: Agreement, tolerance: float) -> Check:

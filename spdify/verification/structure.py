@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from spdify.graph.sites import Survey
     from spdify.records import Plan
 
+SHOWN = 5
+
 
 def eyes_agree(name: str, seen: Survey) -> Check:
     """Trace and census must agree."""
     if seen.disagreements:
         return Check(name=name, outcome="failed", detail="; ".join(seen.disagreements[:5]))
-    return Check(name=name, outcome="passed", value=float(len(seen.sites)), detail="sites seen by both eyes alike")
+    detail = "sites seen by both eyes alike"
+    if seen.one_eye:
+        more = f" and {len(seen.one_eye) - SHOWN} more" if len(seen.one_eye) > SHOWN else ""
+        places = ", ".join(path or "the model itself" for path in seen.one_eye[:SHOWN])
+        detail += f"; torch.fx cannot follow the own code of {places}{more}: the census alone looks there"
+    if seen.eval_only:
+        detail += "; in eval mode only"
+    return Check(name=name, outcome="passed", value=float(len(seen.sites)), detail=detail)
 
 
 def nothing_left(plan: Plan, after: Survey) -> Check:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks import SPDConv, SPDMaxPool
+from spdify.errors import TraceError
 from spdify.graph import survey
 from spdify.graph.census import CensusMode
 from spdify.graph.slices import SliceBook
@@ -226,3 +227,28 @@ def test_a_weight_that_is_a_buffer_is_an_obstacle() -> None:
     conv.register_buffer("weight", weight)
     (site,) = survey(nn.Sequential(conv), Inputs(args=(InputSpec(shape=(1, 3, 9, 9)),))).sites
     assert "it holds more than a weight and a bias parameter: weight" in site.obstacles
+
+
+class NeedsTargets(nn.Module):
+    def __init__(self, *, fails_in: bool) -> None:
+        super().__init__()
+        self.conv, self.fails_in = nn.Conv2d(3, 4, 3, 2), fails_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training is self.fails_in:
+            msg = "targets should not be none"
+            raise ValueError(msg)
+        return self.conv(x)
+
+
+def test_a_model_that_does_not_train_on_these_inputs_is_surveyed_in_eval_mode(inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(NeedsTargets(fails_in=True), inputs_of(3, 16, 16))
+    (site,) = seen.sites
+    assert site.modes == ("eval",)
+    assert seen.eval_only.endswith("targets should not be none")
+    assert not seen.disagreements
+
+
+def test_a_model_that_does_not_run_in_eval_mode_is_an_error(inputs_of: Callable[..., Inputs]) -> None:
+    with pytest.raises(TraceError, match="in eval mode"):
+        survey(NeedsTargets(fails_in=False), inputs_of(3, 16, 16))

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.errors import TraceError
 from spdify.graph import survey, trace_model
+from spdify.graph.trace import _Reader
 from spdify.records import Inputs, InputSpec
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_a_model_that_cannot_be_followed_names_the_place(inputs_of: Callable[..., Inputs]) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Sequential(nn.ReLU(), Branching()))
-    with pytest.raises(TraceError, match=r"cannot trace Sequential, near 1\.1: .*control flow"):
-        trace_model(model, inputs_of(3, 16, 16), mode="eval")
+def test_what_cannot_be_followed_is_named_and_the_rest_is_traced(inputs_of: Callable[..., Inputs]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Sequential(nn.ReLU(), Branching()), nn.MaxPool2d(2))
+    trace = trace_model(model, inputs_of(3, 16, 16), mode="eval")
+    assert list(trace.unopened) == ["1.1"]
+    assert "control flow" in trace.unopened["1.1"]
+    assert [op.owner for op in trace.operations] == ["0", "2"]
 
 
 def test_a_wrong_size_is_said(inputs_of: Callable[..., Inputs]) -> None:
@@ -94,21 +97,108 @@ def test_a_composite_that_cannot_be_opened_is_seen_by_the_census(
 
     monkeypatch.setattr("spdify.graph.tracer._library_leaves", lambda: ((Closed,), (), ()))
     monkeypatch.setattr("spdify.graph.trace._trace_into", _refuse_inside())
+    monkeypatch.setattr("spdify.graph.trace.record_calls", _refuse_calls)
     seen = survey(nn.Sequential(Closed()), inputs_of(3, 16, 16))
     assert not seen.disagreements
     (site,) = seen.sites
     assert (site.path, site.inside) == ("0.conv", "0")
     assert (site.geometry.padding, site.geometry.padding_mode) == ((1, 1), "reflect")
+    assert seen.one_eye == ("0",)
 
 
-def _refuse_inside() -> Callable[..., None]:
+def _refuse_calls(*_: object, **__: object) -> None:
+    msg = "does not run"
+    raise TraceError(msg)
+
+
+def _refuse_inside() -> Callable[..., object]:
     from spdify.graph import trace
 
     real = trace._trace_into
 
-    def refuse(*args: object, inside: str = "", **kwargs: object) -> None:
+    def refuse(*args: object, inside: str = "", **kwargs: object) -> object:
         if inside:
             raise TraceError("closed")
-        real(*args, inside=inside, **kwargs)  # type: ignore[arg-type]
+        return real(*args, inside=inside, **kwargs)  # type: ignore[arg-type]
 
     return refuse
+
+
+class Pyramid(nn.Module):
+    """Loops over what it finds, calls one head on maps of several sizes, and pools once by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.head = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.stem(x)]
+        while maps[-1].shape[-1] > 4:
+            maps.append(F.avg_pool2d(maps[-1], 2))
+        total = sum(self.head(m).mean() for m in maps)
+        return total if total.item() > 0 else -total
+
+
+def test_all_calls_of_a_shared_head_are_traced_where_the_whole_is_not(inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(Pyramid(), inputs_of(3, 32, 32))
+    assert not seen.disagreements
+    by_name = {site.name: site for site in seen.sites}
+    assert list(by_name) == ["stem", "head.0", "#avg_pool:0", "#avg_pool:1"]
+    assert [call.input[-1] for call in by_name["head.0"].calls] == [16, 8, 4]
+    assert seen.one_eye == ("",)
+    (alone,) = [item for item in seen.left_alone if item.operator == "its own code"]
+    assert "only the census looks here" in alone.reason
+
+
+def test_what_is_traced_on_its_own_keeps_both_eyes(
+    inputs_of: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Reader, "_note", lambda *_: None)
+    words = survey(Pyramid(), inputs_of(3, 32, 32)).disagreements
+    assert any("in stem (Conv2d), the trace does not show it" in text for text in words)
+    assert any("in head.0 (Conv2d), the trace does not show it" in text for text in words)
+
+
+def test_a_failed_trace_leaves_nothing_for_the_next(inputs_of: Callable[..., Inputs]) -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.kept = nn.Conv2d(3, 4, 3, 2, 1), {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept.setdefault("x", self.conv(x))
+            return self.conv(x) + self.kept["x"]
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.caching, self.branching = Caching(), Branching()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.branching(self.caching(x))
+
+    seen = survey(Outer(), inputs_of(3, 16, 16))
+    assert seen.one_eye == ("", "branching")
+    assert not seen.disagreements
+
+
+@fx.wrap
+def halved(x: Tensor, sizes: list[int]) -> Tensor:
+    """Change the list that it is given, as torchvision's shifted windows do."""
+    sizes[0] //= 2
+    return x[:, :, : sizes[0]]
+
+
+def test_wrapped_functions_may_change_their_lists(inputs_of: Callable[..., Inputs]) -> None:
+    class Windowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(halved(x, [8, 8]))
+
+    seen = survey(Windowed(), inputs_of(3, 16, 16))
+    assert not seen.one_eye
+    assert [site.calls[0].input for site in seen.sites] == [(1, 3, 4, 16)]

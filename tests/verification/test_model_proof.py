@@ -144,10 +144,19 @@ def test_outputs_of_any_form(pack: Callable[[Tensor], object], convert: Callable
     assert {c.outcome for name, c in checks.items() if name != "statistics, train"} == {"passed"}
 
 
-def test_a_constant_output_proves_nothing(convert: Callable) -> None:
+def test_a_constant_output_is_compared_inside(convert: Callable) -> None:
     checks = convert(Returning(lambda x: x * 0)).prove()
-    assert checks["whole model, eval"].outcome == "not run"
-    assert "constant" in checks["whole model, eval"].detail
+    assert checks["whole model, eval"].outcome == "passed"
+    assert "compared are the outputs of conv" in checks["whole model, eval"].detail
+    assert checks["live sites"].outcome == "passed"
+
+
+def test_a_network_that_lets_nothing_through_proves_nothing(convert: Callable) -> None:
+    class Blocked(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x * 0) * 0
+
+    checks = convert(Blocked()).prove()
     assert checks["live sites"].outcome == "not run"
 
 
