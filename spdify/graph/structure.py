@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
 )
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from spdify.records import Inputs, InputSpec
+
+_CPU = torch.device("cpu")
 
 #: What fake tensors raise where a forward pass asks for numbers.
 NEEDS_DATA = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -60,13 +63,22 @@ def _copy_with(model: nn.Module, copy_tensor: Callable[[Tensor], Tensor]) -> nn.
             continue
         copied = copy_tensor(tensor.detach())
         if isinstance(tensor, nn.Parameter):
-            copied = nn.Parameter(copied, requires_grad=tensor.requires_grad)
+            copied = _as_parameter(copied, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = copied
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
         msg = f"cannot copy {type(model).__name__}: {error}"
         raise TraceError(msg, hint="Every attribute of the model must survive copy.deepcopy.") from error
+
+
+def _as_parameter(tensor: Tensor, *, requires_grad: bool) -> Tensor:
+    """Make a fresh tensor a parameter: what nn.Parameter does for subclasses, without its detour through `detach`."""
+    if type(tensor) is not FakeTensor:
+        return nn.Parameter(tensor, requires_grad=requires_grad)
+    tensor.requires_grad_(requires_grad)
+    tensor._is_param = True  # type: ignore[attr-defined]  # noqa: SLF001 - how torch marks them
+    return tensor
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
@@ -111,8 +123,9 @@ def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
     def fake(tensor: Tensor) -> Tensor:
         if tensor.layout != torch.strided or tensor.is_quantized:
             return mode.from_tensor(tensor, static_shapes=True)
-        with mode:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+        # What empty_strided gives under the mode, without the way through its dispatcher: a model has thousands.
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return FakeTensor(mode, meta, _CPU)
 
     return _copy_with(model, fake), mode
 
