@@ -11,6 +11,7 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
+from spdify.graph.adapters import unlike
 from spdify.graph.structure import detached_copy, fingerprint
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     for decision in plan.applied:
         paths = places.get(decision.site.path, ())
         old = [_module_at(model, path) for path in paths]
+        _require_constants(old, decision)
         with torch.device("meta"):
             block = _build(decision)
         for path, module in zip(paths, old, strict=True):
@@ -80,6 +82,14 @@ def _build(decision: Decision) -> nn.Module:
         raise PlanError(msg, hint="The plan is damaged: make it again.")
     rewrite = make_rewrite(decision.rewrite, decision.params, where=f"the plan, site {decision.site.name}")
     return rewrite.build(decision.site)
+
+
+def _require_constants(modules: list[nn.Module], decision: Decision) -> None:
+    """Raise `PlanError` where a module has other constants than were planned with: no fingerprint shows them."""
+    for module in modules:
+        if different := unlike(module, decision.site):
+            msg = f"cannot apply the plan at {decision.site.name}: the {type(module).__name__} there has {different}"
+            raise PlanError(msg, hint="Build the model exactly as it was planned.")
 
 
 def _module_at(model: nn.Module, path: str) -> nn.Module:

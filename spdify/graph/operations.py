@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from spdify.records import Call, Geometry
 
-SeenOperator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "slice", "adaptive_pool"]
+SeenOperator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice", "adaptive_pool"]
 
 SITE = ""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from spdify.errors import TraceError
+from spdify.graph.adapters import module_geometry
 from spdify.graph.census import Census, take_census
 from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
 from spdify.graph.trace import Trace, trace_model
-from spdify.graph.windows import module_geometry
 from spdify.records import Call, Inputs, InputSpec, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
@@ -143,13 +143,49 @@ def _enlarged(inputs: Inputs) -> Inputs:
     return Inputs(args=tuple(map(one, inputs.args)), kwargs={name: one(spec) for name, spec in inputs.kwargs.items()})
 
 
+class _Channels:
+    """Channel counts with which each called pool runs: a block has a fixed number, or one block stands for each.
+
+    Attributes:
+        here: By path, at the size of the inputs, in either mode; calls that are no sites (global ones) too.
+    """
+
+    def __init__(self, seen: dict[Mode, list[Operation]], elsewhere: dict[str, set[int]]) -> None:
+        """Collect them; `elsewhere` holds those at another size, in eval mode."""
+        self.here: dict[str, set[int]] = defaultdict(set)
+        for op in (op for mode in MODES for op in seen[mode] if op.called and op.operator != "conv"):
+            self.here[op.owner].add(op.geometry.in_channels)
+        self._in_eval = {op.owner: set[int]() for op in seen["eval"]}
+        for op in seen["eval"]:
+            self._in_eval[op.owner].add(op.geometry.in_channels)
+        self._elsewhere = elsewhere
+
+    def several(self, owner: str) -> tuple[int, ...]:
+        """Give the counts of a pool where there is more than one; else nothing."""
+        found = self.here.get(owner, ())
+        return tuple(sorted(found)) if len(found) > 1 else ()
+
+    def depend_on_size(self, owner: str) -> str:
+        """List the counts where another size brings one that is new, or lacks one; else nothing."""
+        here, elsewhere = self.here.get(owner, set()), self._elsewhere.get(owner, set())
+        if not here or not elsewhere or not (elsewhere - here or self._in_eval.get(owner, set()) - elsewhere):
+            return ""
+        return ", ".join(map(str, sorted(here | elsewhere)))
+
+
+def _is_same_window(one: Operation, other: Operation) -> bool:
+    """Whether two calls run the same window; a called pool may do so over other channels."""
+    if not one.called or one.operator == "conv":
+        return one.geometry == other.geometry
+    free = {"in_channels": 1, "out_channels": 1}
+    return one.geometry.model_copy(update=free) == other.geometry.model_copy(update=free)
+
+
 def _sites(
     seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census, elsewhere: dict[str, set[int]]
 ) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
-    channels: dict[str, set[int]] = {owner: set(found) for owner, found in elsewhere.items()}
-    for op in (op for mode in MODES for op in seen[mode] if op.called):
-        channels.setdefault(op.owner, set()).add(op.geometry.in_channels)
+    channels = _Channels(seen, elsewhere)
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
     for mode in MODES:
         numbers: Counter[str] = Counter()
@@ -170,17 +206,16 @@ def _site(
     calls: list[tuple[Mode, Operation]],
     facts: ModuleFacts,
     census: Census,
-    channels: dict[str, set[int]],
+    channels: _Channels,
 ) -> Site:
     first = calls[0][1]
     modes = tuple(mode for mode in MODES if any(m == mode for m, _ in calls))
     shapes = tuple(_at_batch_1(op.call, mode) for mode, op in calls if mode == modes[0])
     obstacles = facts.obstacles(first.owner) if first.called else ()
-    if any(op.geometry != first.geometry for _, op in calls):
+    if not all(_is_same_window(first, op) for _, op in calls):
         obstacles += ("it runs with different windows or channel counts from call to call, or from mode to mode",)
-    elif first.called and len(channels[first.owner]) > 1:
-        counts = ", ".join(map(str, sorted(channels[first.owner])))
-        obstacles += (f"its number of channels depends on the call or on the input size ({counts})",)
+    elif first.called and (counts := channels.depend_on_size(first.owner)):
+        obstacles += (f"its number of channels depends on the input size ({counts})",)
     return Site(
         path=first.owner,
         operation="" if first.called else name.split("#", 1)[1],
@@ -189,6 +224,8 @@ def _site(
         geometry=first.geometry,
         calls=shapes,
         aliases=facts.aliases(first.owner) if first.called else (),
+        constants=facts.constants(first.owner) if first.called else {},
+        channels=channels.several(first.owner) if first.called else (),
         modes=modes,
         inside=first.inside,
         obstacles=obstacles,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from spdify.graph.windows import module_operator
+from spdify.graph.adapters import module_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,13 +7,22 @@ from typing import Any
 
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
+from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "replace-average-pool": ReplaceAveragePool,
+    "replace-blur-pool": ReplaceBlurPool,
     "replace-max-pool": ReplaceMaxPool,
     "replace-strided-conv": ReplaceStridedConv,
 }
 
-__all__ = ["REGISTRY", "ReplaceAveragePool", "ReplaceMaxPool", "ReplaceStridedConv", "Rewrite"]
+__all__ = [
+    "REGISTRY",
+    "ReplaceAveragePool",
+    "ReplaceBlurPool",
+    "ReplaceMaxPool",
+    "ReplaceStridedConv",
+    "Rewrite",
+]

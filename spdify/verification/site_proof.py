@@ -41,11 +41,17 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
     known: dict[str, float] = {}
     checks = []
     for decision in plan.applied:
-        key = f"{decision.rewrite} {decision.params} {decision.site.geometry!r} {decision.site.type_name}"
+        key = _computes(decision)
         if key not in known:
             known[key] = site_error(model.get_submodule(decision.site.path), decision, seed=seed)
         checks.append(_check(decision, known[key]))
     return tuple(checks)
+
+
+def _computes(decision: Decision) -> str:
+    """Give all that the error of a site depends on, but for its seed: equal sites need one proof."""
+    site = decision.site
+    return f"{decision.rewrite} {decision.params} {site.geometry!r} {site.type_name} {site.constants} {site.channels}"
 
 
 def _check(decision: Decision, error: float) -> Check:
@@ -91,28 +97,28 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     new = {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
     worst = 0.0
     for size in trial_sizes(decision.site.geometry):
-        shape = (BATCH, decision.site.geometry.in_channels, *size)
-        x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        worst = max(worst, _trial(old_module, old, block, new, x, generator))
+        for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
+            inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+            worst = max(worst, _trial(old_module, old, block, new, inputs, generator))
     return worst
 
 
-def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
+def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     module: nn.Module,
     old: dict[str, Tensor],
     block: nn.Module,
     new: dict[str, Tensor],
-    x: Tensor,
+    inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
-    """Compare outputs and gradients for one input."""
-    expected = functional_call(module, old, (x,))
-    actual = functional_call(block, new, (x,))
+    """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs."""
+    expected = functional_call(module, old, tuple(inputs))
+    actual = functional_call(block, new, tuple(inputs))
     if expected.shape != actual.shape:
         return math.inf
     cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    wanted = torch.autograd.grad(expected, [x, *old.values()], cotangent)
-    gradients = torch.autograd.grad(actual, [x, *old.values()], cotangent, retain_graph=True)
+    wanted = torch.autograd.grad(expected, [*inputs, *old.values()], cotangent)
+    gradients = torch.autograd.grad(actual, [*inputs, *old.values()], cotangent, retain_graph=True)
     return max(
         relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True))
     )
