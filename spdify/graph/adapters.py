@@ -51,7 +51,7 @@ class Adapter:
 STANDARDISED = (("eps", "eps"),)
 SCALED = (*STANDARDISED, ("gain_scale", "scale"))
 
-#: By name in `timm.layers`.
+#: By name of the class, which is one of `timm.layers`.
 TIMM: dict[str, Adapter] = {
     "Conv2dSame": Adapter("conv", same=_always),
     "MaxPool2dSame": Adapter("max_pool", same=_always),
@@ -71,16 +71,20 @@ TIMM: dict[str, Adapter] = {
 
 def adapter_of(module: nn.Module) -> Adapter | None:
     """Give the adapter of a module's very class; None for every other class, subclasses too."""
-    layers = sys.modules.get("timm.layers")
-    adapter = TIMM.get(type(module).__name__)
-    return adapter if adapter and type(module) is getattr(layers, type(module).__name__, None) else None
+    return _of_class(type(module))
 
 
 def _nearest(module: nn.Module) -> Adapter | None:
     """Give the adapter of a module's class or of the nearest one that it derives from."""
-    layers = sys.modules.get("timm.layers")
-    kinds = (kind for kind in type(module).__mro__ if kind.__name__ in TIMM)
-    return next((TIMM[kind.__name__] for kind in kinds if kind is getattr(layers, kind.__name__, None)), None)
+    return next((adapter for kind in type(module).__mro__ if (adapter := _of_class(kind)) is not None), None)
+
+
+def _of_class(kind: type) -> Adapter | None:
+    """Give the adapter of one class: it must be timm's own, which lies where it says that it was made."""
+    name, home = kind.__name__, kind.__module__
+    if name not in TIMM or not home.startswith("timm.layers."):
+        return None
+    return TIMM[name] if getattr(sys.modules.get(home), name, None) is kind else None
 
 
 def module_operator(module: nn.Module) -> SeenOperator | None:
