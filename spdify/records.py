@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Shape: TypeAlias = tuple[int, ...]
 ParamValue: TypeAlias = str | int | float | bool
-Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "slice"]
+Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice"]
 Mode: TypeAlias = Literal["eval", "train"]
 
 
@@ -27,7 +27,8 @@ class Geometry(Record):
     """Geometry of a sliding-window operator, one entry per spatial axis where it has several.
 
     For pools `in_channels == out_channels`; `groups`, `bias` and `padding_mode` are those of a convolution,
-    `ceil_mode`, `count_include_pad` and `divisor_override` those of a pool (as in `torch.nn`).
+    `ceil_mode`, `count_include_pad` and `divisor_override` those of a pool (as in `torch.nn`). The padding mode `same`
+    is TensorFlow's: zeros (for a max pool, -inf) by the size of each input, with a `padding` of 0.
     """
 
     in_channels: int = Field(ge=1)
@@ -56,6 +57,7 @@ class Geometry(Record):
     def output_size(self, size: int, axis: int) -> int:
         """Positions along `axis` that come out for `size` positions that go in (the formula of `torch.nn`)."""
         k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        size += self._same_padding(size, axis)
         room = size + 2 * p - d * (k - 1) - 1
         if not self.ceil_mode:
             return room // s + 1
@@ -63,13 +65,21 @@ class Geometry(Record):
         # A window must start inside the input or the low padding.
         return n_out - 1 if (n_out - 1) * s >= size + p else n_out
 
+    def _same_padding(self, size: int, axis: int) -> int:
+        """Positions, low and high together, that same padding adds along `axis`: it makes ceil(n / s) windows."""
+        if self.padding_mode != "same":
+            return 0
+        k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        return max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+
     def positions_read(self, spatial: Shape) -> float:
         """Share of the input's spatial positions that at least one window reads, from 0 to 1."""
         share = 1.0
         for axis, size in enumerate(spatial):
-            k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+            k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
+            low = self.padding[axis] + self._same_padding(size, axis) // 2
             n_out = self.output_size(size, axis)
-            read = {i * s - p + d * u for i in range(n_out) for u in range(k)} & set(range(size))
+            read = {i * s - low + d * u for i in range(n_out) for u in range(k)} & set(range(size))
             share *= len(read) / size
         return share
 
@@ -122,6 +132,8 @@ class Site(Record):
         geometry: Kernel, stride and so on; a slice has kernel 1 and its steps as stride.
         calls: Shapes of each call in one forward pass.
         aliases: Other paths at which the same module is registered.
+        constants: Numbers of the module's own that a rewrite needs (`spdify.graph.adapters` says which).
+        channels: For a module without weights that is called with several channel counts, all of them; else empty.
         modes: Modes in which the site is run.
         inside: Path of the composite leaf that hides the site from the whole-model trace, or empty.
         obstacles: Facts about the module (hooks, parametrizations, shared weights …) that make replacing it unsafe.
@@ -139,6 +151,8 @@ class Site(Record):
     geometry: Geometry
     calls: tuple[Call, ...]
     aliases: tuple[str, ...] = ()
+    constants: dict[str, ParamValue] = Field(default_factory=dict)
+    channels: tuple[int, ...] = ()
     modes: tuple[Mode, ...] = ("eval", "train")
     inside: str = ""
     obstacles: tuple[str, ...] = ()

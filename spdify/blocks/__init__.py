@@ -1,18 +1,26 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
+from spdify.blocks.phases import space_to_depth
 from spdify.blocks.spd_avg_pool import SPDAvgPool
-from spdify.blocks.spd_conv import SPDConv, space_to_depth
+from spdify.blocks.spd_cond_conv import SPDCondConv
+from spdify.blocks.spd_conv import SPDConv
 from spdify.blocks.spd_functional_conv import SPDFunctionalConv
 from spdify.blocks.spd_max_pool import SPDMaxPool
+from spdify.blocks.spd_per_channels import SPDPerChannels
 from spdify.blocks.spd_pointwise_conv import SPDPointwiseConv
+from spdify.blocks.spd_std_conv import SPDStdConv, SPDStdPointwiseConv
 from spdify.blocks.spd_subsample import SPDSubsample
 
 __all__ = [
     "SPDAvgPool",
+    "SPDCondConv",
     "SPDConv",
     "SPDFunctionalConv",
     "SPDMaxPool",
+    "SPDPerChannels",
     "SPDPointwiseConv",
+    "SPDStdConv",
+    "SPDStdPointwiseConv",
     "SPDSubsample",
     "space_to_depth",
 ]

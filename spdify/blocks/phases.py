@@ -12,10 +12,10 @@ n input positions. Source: arXiv 2208.03641, section 3 (space-to-depth); the alg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,16 +36,21 @@ def per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return values
 
 
-def check_pool_padding(kernel: Sequence[int], padding: Sequence[int]) -> None:
-    """Raise `ValueError` where a window could lie wholly in the padding, as the pools of `torch.nn` do."""
+def check_pool_padding(kernel: Sequence[int], padding: Sequence[int], *, same: bool = False) -> None:
+    """Raise `ValueError` where a window could lie wholly in the padding, as the pools of `torch.nn` do.
+
+    With `same`, padding depends on the input's size: there must be none beside it.
+    """
+    if same and any(padding):
+        msg = f"same padding leaves no room for another, got {tuple(padding)}"
+        raise ValueError(msg)
     if any(p < 0 or 2 * p > k for k, p in zip(kernel, padding, strict=True)):
         msg = f"padding must be between 0 and half the kernel {tuple(kernel)}, got {tuple(padding)}"
         raise ValueError(msg)
 
 
-@dataclass(frozen=True)
-class Phases:
-    """One axis of a strided window, seen after space-to-depth.
+class Phases(NamedTuple):
+    """One axis of a strided window, seen after space-to-depth; a tuple, so that fx can take it for an argument.
 
     Attributes:
         scale: Stride of the window, number of phases.
@@ -93,8 +98,51 @@ def split_axis(  # noqa: PLR0913 - the six numbers that define a strided window
     )
 
 
+def same_padding(spatial: Sequence[int], extent: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
+    """Give the padding, low and high per axis, with which a window gives ceil(n / s) outputs.
+
+    TensorFlow's SAME: max((ceil(n/s) - 1)·s + extent - n, 0) positions, the odd one of them above. As
+    `timm.layers.pad_same` computes it, from the size of each input.
+
+    Args:
+        spatial: Sizes of the input.
+        extent: Positions from a window's first tap to its last, d·(k - 1) + 1.
+        stride: Steps of the window.
+    """
+    total = [
+        max((math.ceil(n / s) - 1) * s + reach - n, 0) for n, reach, s in zip(spatial, extent, stride, strict=True)
+    ]
+    return [(t // 2, t - t // 2) for t in total]
+
+
+def space_to_depth(x: Tensor, scale: Sequence[int]) -> Tensor:
+    """Rearrange blocks of positions into channels; nothing is lost.
+
+    Args:
+        x: (N, C, *spatial); each spatial size divisible by its scale.
+        scale: Block size per spatial axis.
+
+    Returns:
+        (N, C·s₁·s₂…, *spatial / scale). Channel c·s₁·s₂ + r₁·s₂ + r₂ holds phase (r₁, r₂) of channel c: the order of
+        `torch.nn.PixelUnshuffle`, for any number of axes and unequal scales.
+    """
+    if all(s == 1 for s in scale):
+        return x
+    # PyTorch's own gives an empty batch back as it was.
+    if len(scale) == 2 and scale[0] == scale[1] and x.shape[0] != 0:  # noqa: PLR2004 - two axes
+        return F.pixel_unshuffle(x, scale[0])
+    dims = len(scale)
+    blocks = [part for size, s in zip(x.shape[2:], scale, strict=True) for part in (size // s, s)]
+    split = x.reshape(x.shape[0], x.shape[1], *blocks)
+    order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
+    return split.permute(order).flatten(1, 1 + dims)
+
+
 def scatter_taps(weight: Tensor, axes: Sequence[Phases]) -> Tensor:
     """Move each tap of a strided convolution's weight to its phase; all other entries are zero.
+
+    Along one axis tap u comes to place q·s + r of the equal strided kernel of K·s taps; space-to-depth of that kernel
+    is the new weight. Only padding and reshaping: blocks do this at each run, on any device, and in ONNX.
 
     Args:
         weight: (O, I, *k), the weight of the strided convolution, I per group.
@@ -104,17 +152,17 @@ def scatter_taps(weight: Tensor, axes: Sequence[Phases]) -> Tensor:
         (O, I·s₁·s₂…, *K); input channels in the order of `torch.nn.PixelUnshuffle` (channel-major), the only one in
         which groups stay contiguous. Differentiable in `weight`.
     """
-    scales = [axis.scale for axis in axes]
-    kernels = [axis.kernel for axis in axes]
-    out = weight.new_zeros(weight.shape[0], weight.shape[1], *scales, *kernels)
-    phase: list[Tensor] = []
-    tap: list[Tensor] = []
     for i, axis in enumerate(axes):
-        view = [1] * len(axes)
-        view[i] = -1
-        taps = torch.tensor(axis.taps, device=weight.device if weight.device.type != "meta" else "cpu")
-        tap.append(taps[:, 0].view(view))
-        phase.append(taps[:, 1].view(view))
-    index: tuple[slice | Tensor, ...] = (slice(None), slice(None), *phase, *tap)
-    out[index] = weight
-    return out.flatten(1, 1 + len(axes))
+        weight = _spread(weight, 2 + i, axis)
+    return space_to_depth(weight, [axis.scale for axis in axes]).contiguous()
+
+
+def _spread(weight: Tensor, dim: int, axis: Phases) -> Tensor:
+    """Put zeros between and around the taps along one axis, as the equal strided kernel of K·s taps has them."""
+    places = [tap * axis.scale + phase for tap, phase in axis.taps]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    weight = weight.movedim(dim, -1)
+    if step > 1:  # the zeros after the last tap go again below, where the high padding is negative
+        weight = F.pad(weight.unsqueeze(-1), (0, step - 1)).flatten(-2)
+    high = axis.kernel * axis.scale - places[0] - weight.shape[-1]
+    return F.pad(weight, (places[0], high)).movedim(-1, dim)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spdify.blocks.phases import check_pool_padding, per_axis, scatter_taps, split_axis
-from spdify.blocks.spd_conv import AxisPadding, Form, aligned_conv
+from spdify.blocks.spd_conv import AxisPadding, Form, aligned_conv, with_margin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,13 @@ def spd_avg_pool(  # noqa: PLR0913 - a convolution's arguments and the window's
     padding: Sequence[AxisPadding],
     window: PoolWindow | None = None,
     form: Form = "space_to_depth",
+    extent: Sequence[int] = (),
 ) -> Tensor:
-    """Sum the window with `weight` and, given the window, mend the divisor at the borders; one node in any fx trace."""
+    """Sum the window with `weight` and, given the window, mend the divisor at the borders; one node in any fx trace.
+
+    With an `extent`, the zeros of same padding come first and count as input.
+    """
+    x = with_margin(x, scale, extent, "same")
     y = aligned_conv(x, weight, None, scale, padding, weight.shape[0], form)
     factor = divisor_correction(x, y, window) if window is not None else None
     return y if factor is None else y * factor
@@ -79,6 +84,7 @@ class SPDAvgPool(nn.Module):
         ceil_mode: As in `torch.nn.AvgPool2d`.
         count_include_pad: As in `torch.nn.AvgPool2d`.
         divisor_override: As in `torch.nn.AvgPool2d`.
+        same: Pad zeros as TensorFlow does, by the size of each input; they count as input. `padding` must be 0.
         form: How it is computed; see `SPDConv`.
 
     Shape:
@@ -88,7 +94,7 @@ class SPDAvgPool(nn.Module):
         weight: (channels, s₁·s₂…, *K), 1 / window size (or 1 / divisor_override) at the window's taps at the start.
 
     Raises:
-        ValueError: Padding above half the kernel, or an input is smaller than the window.
+        ValueError: Padding above half the kernel or beside `same`, or an input is smaller than the window.
     """
 
     def __init__(  # noqa: PLR0913 - a pool's arguments
@@ -101,6 +107,7 @@ class SPDAvgPool(nn.Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
+        same: bool = False,
         form: Form = "space_to_depth",
     ) -> None:
         """Make the block as the pool it stands for."""
@@ -110,7 +117,8 @@ class SPDAvgPool(nn.Module):
         dims = len(self.kernel_size)
         self.stride = self.kernel_size if stride is None else per_axis(stride, dims)
         pads = per_axis(padding, dims)
-        check_pool_padding(self.kernel_size, pads)
+        check_pool_padding(self.kernel_size, pads, same=same)
+        self.extent = self.kernel_size if same else ()
         self.divisor_override = divisor_override
         self.axes = [
             split_axis(k, s, p, 1, ceil_mode=ceil_mode)
@@ -140,8 +148,9 @@ class SPDAvgPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, *spatial) to (N, C, *out)."""
-        return spd_avg_pool(x, self.weight, self.scale, self.padding, self.window, self.form)
+        return spd_avg_pool(x, self.weight, self.scale, self.padding, self.window, self.form, self.extent)
 
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""
-        return f"{self.in_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        text = f"{self.in_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{text}, same=True" if self.extent else text

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
-from spdify.blocks.phases import per_axis
+from spdify.blocks.phases import per_axis, same_padding, space_to_depth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,29 +20,6 @@ Form: TypeAlias = Literal["space_to_depth", "strided"]
 AxisPadding: TypeAlias = tuple[int, int]
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-def space_to_depth(x: Tensor, scale: Sequence[int]) -> Tensor:
-    """Rearrange blocks of positions into channels; nothing is lost.
-
-    Args:
-        x: (N, C, *spatial); each spatial size divisible by its scale.
-        scale: Block size per spatial axis.
-
-    Returns:
-        (N, C·s₁·s₂…, *spatial / scale). Channel c·s₁·s₂ + r₁·s₂ + r₂ holds phase (r₁, r₂) of channel c: the order of
-        `torch.nn.PixelUnshuffle`, for any number of axes and unequal scales.
-    """
-    if all(s == 1 for s in scale):
-        return x
-    # PyTorch's own gives an empty batch back as it was.
-    if len(scale) == 2 and scale[0] == scale[1] and x.shape[0] != 0:  # noqa: PLR2004 - two axes
-        return F.pixel_unshuffle(x, scale[0])
-    dims = len(scale)
-    blocks = [part for size, s in zip(x.shape[2:], scale, strict=True) for part in (size // s, s)]
-    split = x.reshape(x.shape[0], x.shape[1], *blocks)
-    order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
-    return split.permute(order).flatten(1, 1 + dims)
 
 
 def flat_padding(padding: Sequence[AxisPadding]) -> list[int]:
@@ -131,9 +108,17 @@ def spd_conv(  # noqa: PLR0913 - a convolution's arguments
     padding_mode: str = "zeros",
 ) -> Tensor:
     """Apply SPD-Conv; the function behind `SPDConv`, one node in any fx trace."""
-    if margin:
-        x = F.pad(x, flat_padding([(m, m) for m in margin]), mode=padding_mode)
+    x = with_margin(x, scale, margin, padding_mode)
     return aligned_conv(x, weight, bias, scale, padding, groups, form)
+
+
+def with_margin(x: Tensor, scale: Sequence[int], margin: Sequence[int], padding_mode: str) -> Tensor:
+    """Pad an input before everything else; see `SPDConv` for the arguments."""
+    if not margin:
+        return x
+    if padding_mode == "same":
+        return F.pad(x, flat_padding(same_padding(x.shape[-len(scale) :], margin, scale)))
+    return F.pad(x, flat_padding([(m, m) for m in margin]), mode=padding_mode)
 
 
 def check_groups(in_channels: int, out_channels: int, groups: int) -> None:
@@ -165,8 +150,10 @@ class SPDConv(nn.Module):
             not divide are rounded up.
         groups: Groups of the convolution. Channel-major phases keep each group's channels together.
         bias: Whether to add a learnable bias.
-        margin: Positions padded by `padding_mode` on either side before everything else.
-        padding_mode: `reflect`, `replicate` or `circular` with a margin, `zeros` without.
+        margin: Positions padded by `padding_mode` on either side before everything else; for `same`, the extent of the
+            window, d·(k - 1) + 1 positions per axis.
+        padding_mode: `reflect`, `replicate`, `circular` or `same` with a margin, `zeros` without. `same` pads zeros as
+            TensorFlow does, by the size of each input (`spdify.blocks.phases.same_padding`).
         form: `space_to_depth` or `strided`: two ways to compute the same numbers.
 
     Shape:

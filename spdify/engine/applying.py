@@ -13,6 +13,7 @@ from spdify.engine.guards import guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
+from spdify.graph.adapters import unlike
 from spdify.graph.edits import edit_module, expression_of
 from spdify.graph.structure import detached_copy, fingerprint
 
@@ -71,6 +72,8 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
         site = decision.site
         paths = places.get(site.block_path, ())
         old = [_module_at(model, site.path if site.operation else path) for path in paths]
+        if not site.operation:
+            _require_constants(old, decision)
         with torch.device("meta"):
             block = _build(decision)
         for path, module in zip(paths, old, strict=True):
@@ -99,6 +102,14 @@ def _build(decision: Decision) -> nn.Module:
         raise PlanError(msg, hint="The plan is damaged: make it again.")
     rewrite = make_rewrite(decision.rewrite, decision.params, where=f"the plan, site {decision.site.name}")
     return rewrite.build(decision.site)
+
+
+def _require_constants(modules: list[nn.Module], decision: Decision) -> None:
+    """Raise `PlanError` where a module has other constants than were planned with: no fingerprint shows them."""
+    for module in modules:
+        if different := unlike(module, decision.site):
+            msg = f"cannot apply the plan at {decision.site.name}: the {type(module).__name__} there has {different}"
+            raise PlanError(msg, hint="Build the model exactly as it was planned.")
 
 
 def _module_at(model: nn.Module, path: str) -> nn.Module:

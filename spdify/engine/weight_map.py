@@ -56,33 +56,20 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
 def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> dict[str, Tensor]:
     """Give the block's state dict for one site, which is registered at `path`."""
     site = decision.site
+    if decision.rewrite is None:
+        msg = f"cannot apply the decision on {site.name}: it names no rewrite"
+        raise PlanError(msg, hint="The plan is damaged: make it again.")
+    rewrite = make_rewrite(decision.rewrite, decision.params, where=f"the plan, site {site.name}")
     old = {}
-    for name, shape in _tensor_shapes(decision).items():
+    for name, shape in rewrite.reads(site).items():
         tensor = state.get(f"{path}.{name}")
         if tensor is None or tuple(tensor.shape) != shape:
             got = "none" if tensor is None else str(tuple(tensor.shape))
             msg = f"cannot map {path}.{name}: expected a tensor of shape {shape}, got {got}"
             raise PlanError(msg, hint="The weights must be those of the network that the plan was made for.")
         old[name] = tensor
-    if decision.rewrite is None:
-        msg = f"cannot apply the decision on {site.name}: it names no rewrite"
-        raise PlanError(msg, hint="The plan is damaged: make it again.")
-    rewrite = make_rewrite(decision.rewrite, decision.params, where=f"the plan, site {site.name}")
     like = old["weight"] if "weight" in old else _nearest_tensor(state, path)
     return {name: tensor.to(old.get(name, like)) for name, tensor in rewrite.weights(site, old).items()}
-
-
-def _tensor_shapes(decision: Decision) -> dict[str, tuple[int, ...]]:
-    """Give names and shapes of the tensors that the site's module owns."""
-    window = decision.site.geometry
-    if decision.site.operator != "conv" or decision.site.operation:
-        return {}
-    shapes: dict[str, tuple[int, ...]] = {
-        "weight": (window.out_channels, window.in_channels // window.groups, *window.kernel)
-    }
-    if window.bias:
-        shapes["bias"] = (window.out_channels,)
-    return shapes
 
 
 def _below(path: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

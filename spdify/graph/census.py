@@ -18,13 +18,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from spdify.errors import TraceError
+from spdify.graph.adapters import module_operator
 from spdify.graph.calls import CallPlace, NoPlaceError, find_place
 from spdify.graph.operations import Operation
 from spdify.graph.owners import OwnerStack
 from spdify.graph.shrinking import WATCHED, ShrinkingBook
 from spdify.graph.slices import FoundSlice, SliceBook, Steps
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
-from spdify.graph.windows import geometry_of, module_operator, per_axis
+from spdify.graph.windows import geometry_of, per_axis
 from spdify.records import Call
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
     def _note(self, operator: SeenOperator, geometry: Any, x: Tensor, y: Tensor) -> None:  # noqa: ANN401
         owner, module = self._owners.current
         call = Call(input=tuple(x.shape), output=tuple(y.shape))
-        called = module_operator(module) == operator
+        own = module_operator(module)
+        called = own == operator or (own, operator) == ("blur_pool", "conv")  # a blur is a convolution to PyTorch
+        operator = own if called and own is not None else operator
         operation = Operation(owner, operator, type(module).__name__, called, geometry, call)
         if not called:
             place, obstacle = self._place()
@@ -181,7 +184,7 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
 
     def _note_plain_conv(self) -> None:
         owner, module = self._owners.current
-        if module_operator(module) != "conv":
+        if module_operator(module) not in {"conv", "blur_pool"}:
             place, _ = self._place()
             if place is not None:
                 self.census.plain_convs.add((owner, place.operation))

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from spdify.graph.adapters import adapter_of, constants_of
+
 if TYPE_CHECKING:
     from torch import nn
+
+    from spdify.records import ParamValue
 
 
 class ModuleFacts:
@@ -31,20 +35,24 @@ class ModuleFacts:
         """Other names of the module at `path`."""
         return tuple(p for p in self.paths[id(self._modules[path])] if p != path)
 
+    def constants(self, path: str) -> dict[str, ParamValue]:
+        """What a rewrite needs to know of the module at `path` beside its window and tensors."""
+        return constants_of(self._modules[path])
+
     def obstacles(self, path: str) -> tuple[str, ...]:
         """Reasons not to replace the called module at `path`."""
         module = self._modules[path]
         found = []
         if parametrize.is_parametrized(module):
             found.append("its weight is parametrized (torch.nn.utils.parametrize)")
-        elif (own := _own_forward(module)) is not None:
+        elif adapter_of(module) is None and (own := _own_forward(module)) is not None:
             found.append(own)
         if module._forward_pre_hooks or module._forward_hooks:  # noqa: SLF001 - torch has no public list of hooks
             found.append("it has forward hooks (old weight norm, pruning, or your own)")
         if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
             found.append("it has backward hooks")
         if (more := _further_tensors(module)) and not parametrize.is_parametrized(module):
-            found.append(f"it holds more than a weight and a bias parameter: {', '.join(more)}")
+            found.append(f"it holds more than {_usual_tensors(module)}: {', '.join(more)}")
         if getattr(module, "return_indices", False):
             found.append("it returns indices")
         for name, parameter in module.named_parameters(recurse=False):
@@ -56,9 +64,17 @@ class ModuleFacts:
         return tuple(found)
 
 
+def _usual_tensors(module: nn.Module) -> str:
+    adapter = adapter_of(module)
+    if adapter is None or adapter.tensors == ("weight", "bias"):
+        return "a weight and a bias parameter"
+    return f"the parameters of a {type(module).__name__}"
+
+
 def _further_tensors(module: nn.Module) -> list[str]:
-    """List what a convolution or pool of torch.nn does not have: other parameters, a weight that is none."""
-    own = ("weight", "bias")
+    """List what a convolution or pool of its class does not have: other parameters, a weight that is none."""
+    adapter = adapter_of(module)
+    own = ("weight", "bias") if adapter is None else adapter.tensors
     more = [name for name, _ in module.named_parameters(recurse=False) if name not in own]
     buffers = dict(module.named_buffers(recurse=False))
     return more + [name for name in own if name in buffers or isinstance(vars(module).get(name), Tensor)]

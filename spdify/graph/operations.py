@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from spdify.graph.calls import CallPlace
     from spdify.records import Call, Geometry, Shape
 
-SeenOperator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "slice", "adaptive_pool"]
+SeenOperator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice", "adaptive_pool"]
 
 SITE = ""
 

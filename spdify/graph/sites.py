@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from spdify.errors import TraceError
+from spdify.graph.adapters import module_geometry
 from spdify.graph.census import Census, take_census
 from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
 from spdify.graph.trace import Trace, trace_model
-from spdify.graph.windows import module_geometry
 from spdify.records import Call, Inputs, InputSpec, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
@@ -211,13 +211,54 @@ def _enlarged(inputs: Inputs) -> Inputs:
     return Inputs(args=tuple(map(one, inputs.args)), kwargs={name: one(spec) for name, spec in inputs.kwargs.items()})
 
 
+class _Channels:
+    """Channel counts with which each pool or slice runs: a block has a fixed number, or one block stands for each.
+
+    Attributes:
+        here: By name, at the size of the inputs, in either mode; calls that are no sites (global ones) too.
+    """
+
+    def __init__(self, seen: dict[Mode, list[Operation]], elsewhere: dict[str, set[int]]) -> None:
+        """Collect them; `elsewhere` holds those at another size, in eval mode."""
+        self.here: dict[str, set[int]] = defaultdict(set)
+        for op in (op for ops in seen.values() for op in ops if _has_block(op)):
+            self.here[_name(op)].add(op.geometry.in_channels)
+        self._in_eval: dict[str, set[int]] = defaultdict(set)
+        for op in seen["eval"]:
+            self._in_eval[_name(op)].add(op.geometry.in_channels)
+        self._elsewhere = elsewhere
+
+    def several(self, name: str) -> tuple[int, ...]:
+        """Give the counts of a pool where there is more than one; else nothing."""
+        found = self.here.get(name, ())
+        return tuple(sorted(found)) if len(found) > 1 else ()
+
+    def depend_on_size(self, name: str) -> str:
+        """List the counts where another size brings one that is new, or lacks one; else nothing."""
+        here, elsewhere = self.here.get(name, set()), self._elsewhere.get(name, set())
+        if not here or not elsewhere or not (elsewhere - here or self._in_eval.get(name, set()) - elsewhere):
+            return ""
+        return ", ".join(map(str, sorted(here | elsewhere)))
+
+
+def _has_block(op: Operation) -> bool:
+    """Whether a block for it would hold weights per channel that depend on nothing but the channels that come in."""
+    return op.operator != "conv" and (op.called or op.place is not None)
+
+
+def _is_same_window(one: Operation, other: Operation) -> bool:
+    """Whether two calls run the same window; a pool may do so over other channels."""
+    if one.operator in {"conv", "slice"}:
+        return one.geometry == other.geometry
+    free = {"in_channels": 1, "out_channels": 1}
+    return one.geometry.model_copy(update=free) == other.geometry.model_copy(update=free)
+
+
 def _sites(
     seen: dict[Mode, list[Operation]], facts: ModuleFacts, census: Census, elsewhere: dict[str, set[int]]
 ) -> tuple[Site, ...]:
     """Join the calls of each called module, and number the functional calls of each owner."""
-    channels: dict[str, set[int]] = {owner: set(found) for owner, found in elsewhere.items()}
-    for op in (op for ops in seen.values() for op in ops if op.called or op.place is not None):
-        channels.setdefault(_name(op), set()).add(op.geometry.in_channels)
+    channels = _Channels(seen, elsewhere)
     groups: dict[str, list[tuple[Mode, Operation]]] = defaultdict(list)
     for mode, operations in seen.items():
         numbers: Counter[str] = Counter()
@@ -245,7 +286,7 @@ def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of al
     calls: list[tuple[Mode, Operation]],
     facts: ModuleFacts,
     census: Census,
-    channels: dict[str, set[int]],
+    channels: _Channels,
     mixed: set[tuple[str, str]],
 ) -> Site:
     first = calls[0][1]
@@ -255,11 +296,10 @@ def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of al
     obstacles = facts.obstacles(first.owner) if first.called else _call_obstacles(calls)
     if (first.owner, operation) in mixed:
         obstacles += ("its expression also runs as something that does not downsample",)
-    if any(op.geometry != first.geometry for _, op in calls):
+    if not all(_is_same_window(first, op) for _, op in calls):
         obstacles += ("it runs with different windows or channel counts from call to call, or from mode to mode",)
-    elif len(channels.get(name, ())) > 1:
-        counts = ", ".join(map(str, sorted(channels[name])))
-        obstacles += (f"its number of channels depends on the call or on the input size ({counts})",)
+    elif counts := channels.depend_on_size(name):
+        obstacles += (f"its number of channels depends on the input size ({counts})",)
     return Site(
         path=first.owner,
         operation=operation,
@@ -269,6 +309,8 @@ def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of al
         geometry=first.geometry,
         calls=shapes,
         aliases=facts.aliases(first.owner),
+        constants=facts.constants(first.owner) if first.called else {},
+        channels=channels.several(name),
         modes=modes,
         inside=first.inside,
         obstacles=obstacles,

@@ -20,12 +20,13 @@ from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from spdify.errors import TraceError
+from spdify.graph.adapters import module_geometry, module_operator
 from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.operations import Operation
 from spdify.graph.slices import FoundSlice, SliceBook, Steps, steps_of_index
 from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, sharing_copy, zero_inputs
 from spdify.graph.tracer import BLOCKS_PACKAGE, Entry, SiteTracer
-from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry, module_geometry, module_operator
+from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry
 from spdify.records import Call
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class _Reader(fx.Interpreter):
         path = self._full(target)
         operator = module_operator(module)
         if operator is not None:
-            x = args[0] if args else kwargs["input"]
+            x = args[0] if args else kwargs.get("input", kwargs.get("x"))  # as torch and timm name it
             y = out[0] if isinstance(out, tuple) else out
             call = Call(input=tuple(x.shape), output=tuple(y.shape))
             geometry = module_geometry(module, operator, call.input, call.output)
@@ -163,7 +164,7 @@ class _Reader(fx.Interpreter):
             self.slices.add(source, FoundSlice(self._owner(), steps, shape, self._inside))
 
     def _note(self, operation: Operation) -> None:
-        if operation.operator != "conv" or any(s != 1 for s in operation.geometry.stride):
+        if operation.operator not in {"conv", "blur_pool"} or any(s != 1 for s in operation.geometry.stride):
             self.trace.operations.append(operation)
 
 

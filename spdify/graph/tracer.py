@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from spdify.graph.windows import module_operator
+from spdify.graph.adapters import module_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

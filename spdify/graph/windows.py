@@ -55,7 +55,7 @@ ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def module_operator(module: nn.Module) -> SeenOperator | None:
+def torch_operator(module: nn.Module) -> SeenOperator | None:
     """Name the operator that a module of `torch.nn`, or a subclass of one, stands for; None for all others."""
     if isinstance(module, TRANSPOSED):
         return None
@@ -123,8 +123,8 @@ def geometry_of(  # noqa: PLR0913 - the arguments of the operators themselves
     )
 
 
-def module_geometry(module: nn.Module, operator: SeenOperator, input_shape: Shape, output_shape: Shape) -> Geometry:
-    """Read the window of a called convolution or pool."""
+def torch_geometry(module: nn.Module, operator: SeenOperator, input_shape: Shape, output_shape: Shape) -> Geometry:
+    """Read the window of a called convolution or pool of `torch.nn`, or of a subclass."""
     names = (
         "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "ceil_mode", "count_include_pad",
         "divisor_override",

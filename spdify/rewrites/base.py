@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from spdify.records import Claim, Operator, Site
+    from spdify.records import Claim, Operator, Shape, Site
 
 
 class NoParams(Record):
@@ -52,6 +52,15 @@ class Rewrite(ABC, Generic[ParamsT]):
         if site.obstacles:
             return "; ".join(site.obstacles)
         return None
+
+    def reads(self, site: Site) -> dict[str, Shape]:  # noqa: ARG002 - a pool has no tensors
+        """Give name and shape of each tensor of the site's module that the new weights are made from."""
+        return {}
+
+    def input_shapes(self, site: Site, spatial: Shape, *, batch: int) -> tuple[tuple[Shape, ...], ...]:
+        """Give shapes of inputs that the site's module must take, one tuple per trial, for a proof to run it on."""
+        counts = site.channels or (site.geometry.in_channels,)
+        return tuple(((batch, channels, *spatial),) for channels in counts)
 
     @abstractmethod
     def claim(self, site: Site) -> Claim:

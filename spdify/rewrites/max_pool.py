@@ -15,11 +15,9 @@ import torch
 from spdify.blocks import SPDConv, SPDMaxPool
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.records import Claim, Operator, Record
-from spdify.rewrites.base import Rewrite
+from spdify.rewrites.pool import ReplacePool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor, nn
 
     from spdify.records import Site
@@ -31,7 +29,7 @@ class MaxPoolParams(Record):
     form: Literal["tournament", "conv", "keep"] = "tournament"
 
 
-class ReplaceMaxPool(Rewrite[MaxPoolParams]):
+class ReplaceMaxPool(ReplacePool[MaxPoolParams]):
     """Max pool → SPD and a tournament, exact; or SPD and one convolution, approximate."""
 
     summary: ClassVar[str] = (
@@ -45,19 +43,6 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
         """Keep max pools when told so."""
         return 'max pools stay (form = "keep")' if self.params.form == "keep" else None
 
-    def check(self, site: Site) -> str | None:
-        """Refuse a dilated window over padding: the edge value may lie outside it."""
-        if (reason := super().check(site)) is not None:
-            return reason
-        window = site.geometry
-        if (
-            self.params.form == "tournament"
-            and any(d != 1 for d in window.dilation)
-            and (window.ceil_mode or any(window.padding))
-        ):
-            return f"dilation {window.dilation} with padding or ceil_mode: edge padding cannot stand for -inf there"
-        return None
-
     def claim(self, site: Site) -> Claim:  # noqa: ARG002 - the same for all
         """Exact for the tournament, approximate for the convolution."""
         if self.params.form == "conv":
@@ -68,6 +53,12 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
             "the tournament's weights start to learn",
         )
 
+    def _extent(self, site: Site) -> tuple[int, ...]:
+        """Positions from a window's first tap to its last, where same padding needs to know."""
+        window = site.geometry
+        spread = zip(window.kernel, window.dilation, strict=True)
+        return tuple(d * (k - 1) + 1 for k, d in spread) if window.padding_mode == "same" else ()
+
     def _axes(self, site: Site) -> list[Phases]:
         window = site.geometry
         return [
@@ -75,33 +66,27 @@ class ReplaceMaxPool(Rewrite[MaxPoolParams]):
             for k, s, p, d in zip(window.kernel, window.stride, window.padding, window.dilation, strict=True)
         ]
 
-    def build(self, site: Site) -> nn.Module:
+    def block(self, site: Site, channels: int) -> nn.Module:
         """Make an `SPDMaxPool`, or an `SPDConv` over all channels."""
         window = site.geometry
         if self.params.form == "conv":
-            axes = self._axes(site)
-            channels = window.in_channels
+            axes, extent = self._axes(site), self._extent(site)
             return SPDConv(
                 channels, channels, [axis.kernel for axis in axes], [axis.scale for axis in axes],
-                [axis.padding for axis in axes], bias=False,
+                [axis.padding for axis in axes], bias=False, margin=extent, padding_mode="same" if extent else "zeros",
             )  # fmt: skip
         return SPDMaxPool(
-            window.in_channels,
-            window.kernel,
-            window.stride,
-            window.padding,
-            window.dilation,
-            ceil_mode=window.ceil_mode,
-        )
+            channels, window.kernel, window.stride, window.padding, window.dilation, ceil_mode=window.ceil_mode,
+            same=window.padding_mode == "same",
+        )  # fmt: skip
 
-    def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - a pool has none
+    def block_weights(self, site: Site, channels: int) -> dict[str, Tensor]:
         """Give the tournament's weights, or each channel's window mean."""
         window = site.geometry
         if self.params.form == "conv":
-            mean = torch.eye(window.in_channels, dtype=torch.float64, device="cpu") / math.prod(window.kernel)
+            mean = torch.eye(channels, dtype=torch.float64, device="cpu") / math.prod(window.kernel)
             taps = mean.reshape(*mean.shape, *[1] * window.dims).repeat(1, 1, *window.kernel)
             return {"weight": scatter_taps(taps, self._axes(site))}
-        with torch.device("meta"):  # the layout is wanted: a real block would draw from the caller's random numbers
-            block = self.build(site)
+        block = self.layout(site, channels)
         assert isinstance(block, SPDMaxPool)  # noqa: S101 - for the type checker
         return block.pool_weights()

@@ -4,17 +4,24 @@ With weight W[o, c, u], stride s, padding p and dilation d, tap u reads position
 d·u - p = s·q + r makes it tap q of phase r: the SPD-Conv's weight is W scattered to those places and zero elsewhere
 (`spdify.blocks.phases`). A 1×1 convolution may instead become SPD → depthwise (one-hot, picks its phase) → the same
 1×1.
+
+Weight-standardised convolutions standardise the old layout first (`spdify.blocks.spd_std_conv`); of a conditionally
+parameterised one every expert is scattered (`spdify.blocks.spd_cond_conv`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from spdify.blocks import SPDConv, SPDFunctionalConv, SPDPointwiseConv
+from spdify.blocks import (
+    SPDCondConv, SPDConv, SPDFunctionalConv, SPDPointwiseConv, SPDStdConv, SPDStdPointwiseConv,
+)  # fmt: skip
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.blocks.spd_pointwise_conv import one_phase
+from spdify.blocks.spd_std_conv import standardised
 from spdify.records import Claim, Operator, Record
 from spdify.rewrites.base import Rewrite
 
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from spdify.records import Site
+    from spdify.records import Shape, Site
 
 
 class StridedConvParams(Record):
@@ -33,11 +40,14 @@ class StridedConvParams(Record):
         kernel: `minimal`, the smallest window that holds the taps; `odd`, the smallest centred one of at least 3 (the
             paper's 3×3), along the axes with a stride.
         pointwise: For 1×1 convolutions: `separable`, or `dense` like all others (s² times the weights). A depthwise
-            1×1 convolution is always `dense`, which is the smaller there.
+            1×1 convolution, and one with weights per sample, is always `dense`.
+        standardisation: For weight-standardised convolutions: `keep` it, or `bake` the standardised weight into a plain
+            SPD-Conv, which then learns without.
     """
 
     kernel: Literal["minimal", "odd"] = "minimal"
     pointwise: Literal["separable", "dense"] = "separable"
+    standardisation: Literal["keep", "bake"] = "keep"
 
 
 class ReplaceStridedConv(Rewrite[StridedConvParams]):
@@ -47,25 +57,29 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
     operators: ClassVar[frozenset[Operator]] = frozenset({"conv"})
     params_type: ClassVar[type[Record]] = StridedConvParams
 
-    def _is_separable(self, site: Site) -> bool:
-        """Whether the site is a 1×1 convolution that keeps its weight and gets a depthwise part before it."""
-        window = site.geometry
-        pointwise = all(k == 1 for k in window.kernel) and not window.depthwise and not site.operation
-        return pointwise and self.params.pointwise == "separable" and not self._margin(site)
+    def reads(self, site: Site) -> dict[str, Shape]:
+        """Weight, bias and gain; of experts, each flat in a row; nothing for a functional call, which is given them."""
+        if site.operation:
+            return {}
+        return self._weight_shapes(site)
 
-    def _margin(self, site: Site) -> tuple[int, ...]:
-        """Positions that must be padded by another mode than zeros, before everything else."""
-        window = site.geometry
-        return window.padding if window.padding_mode != "zeros" and any(window.padding) else ()
+    def _weight_shapes(self, site: Site) -> dict[str, Shape]:
+        window, experts = site.geometry, _experts(site)
+        weight: Shape = (window.out_channels, window.in_channels // window.groups, *window.kernel)
+        if experts:
+            shapes: dict[str, Shape] = {"weight": (experts, math.prod(weight)), "bias": (experts, window.out_channels)}
+        else:
+            shapes = {"weight": weight, "bias": (window.out_channels,)}
+        if not window.bias:
+            del shapes["bias"]
+        return shapes | ({"gain": (window.out_channels, *[1] * (window.dims + 1))} if _gain_scale(site) else {})
 
-    def _axes(self, site: Site) -> list[Phases]:
-        window = site.geometry
-        padding = (0,) * window.dims if self._margin(site) else window.padding
-        odd = self.params.kernel == "odd" and any(k > 1 for k in window.kernel)
-        return [
-            split_axis(k, s, p, d, odd=odd)
-            for k, s, p, d in zip(window.kernel, window.stride, padding, window.dilation, strict=True)
-        ]
+    def input_shapes(self, site: Site, spatial: Shape, *, batch: int) -> tuple[tuple[Shape, ...], ...]:
+        """One trial; experts are mixed by a second input, a functional call is given weight and bias."""
+        (trial,) = super().input_shapes(site, spatial, batch=batch)
+        if site.operation:
+            return ((*trial, *self._weight_shapes(site).values()),)
+        return ((*trial, (batch, _experts(site))),) if _experts(site) else (trial,)
 
     def _no_phase_weight(self, site: Site) -> Tensor:
         with torch.device("meta"):  # the layout is wanted, not a block
@@ -74,27 +88,48 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
 
     def claim(self, site: Site) -> Claim:
         """Exact."""
-        extra = "the one-hot phase weights" if self._is_separable(site) else "the zero taps"
+        if _is_standardised(site) and self.params.standardisation == "bake":
+            words = (
+                "same gradient for the input; the weights learn without standardisation, so training goes another way"
+            )
+            return Claim(value="exact", training=words)
+        if self._keeps_standardisation(site) and not self._is_separable(site):
+            extra = "the new weights beside the standardised ones"
+        else:
+            extra = "the one-hot phase weights" if self._is_separable(site) else "the zero taps"
         return Claim(
             value="exact", training=f"same gradients for the original weights and the input; {extra} start to learn too"
         )
 
     def build(self, site: Site) -> nn.Module:
-        """Make an `SPDConv`, or an `SPDPointwiseConv`."""
+        """Make an `SPDConv`, an `SPDPointwiseConv`, or what stands for a standardised or conditional convolution."""
         window, axes = site.geometry, self._axes(site)
         if site.operation:
             return SPDFunctionalConv(
                 window.in_channels, window.out_channels, window.kernel, window.stride, window.padding, window.dilation,
                 groups=window.groups,
             )  # fmt: skip
-        scale, padding = [axis.scale for axis in axes], [axis.padding for axis in axes]
-        channels = (window.in_channels, window.out_channels)
+        scale, padding, kernel = ([getattr(a, name) for a in axes] for name in ("scale", "padding", "kernel"))
+        ins, outs = window.in_channels, window.out_channels
+        common: dict[str, Any] = {"groups": window.groups, "bias": window.bias}
+        standard: dict[str, Any] = {"eps": site.constants.get("eps"), "gain_scale": _gain_scale(site)}
         if self._is_separable(site):
             phase = [axis.taps[0][1] for axis in axes]
-            return SPDPointwiseConv(*channels, scale, phase, padding, groups=window.groups, bias=window.bias)
+            if self._keeps_standardisation(site):
+                return SPDStdPointwiseConv(ins, outs, scale, phase, padding, **common, **standard)
+            return SPDPointwiseConv(ins, outs, scale, phase, padding, **common)
+        if self._keeps_standardisation(site):
+            return SPDStdConv(
+                ins, outs, window.kernel, window.stride, window.padding, window.dilation, odd=self._is_odd(site),
+                same=bool(self._margin(site)), **common, **standard,
+            )  # fmt: skip
+        if experts := _experts(site):
+            return SPDCondConv(
+                ins, outs, kernel, scale, padding, num_experts=experts, extent=self._margin(site), **common
+            )
         return SPDConv(
-            *channels, [axis.kernel for axis in axes], scale, padding, groups=window.groups, bias=window.bias,
-            margin=self._margin(site), padding_mode=window.padding_mode if self._margin(site) else "zeros",
+            ins, outs, kernel, scale, padding, margin=self._margin(site),
+            padding_mode=window.padding_mode if self._margin(site) else "zeros", **common,
         )  # fmt: skip
 
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,12 +138,69 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         if site.operation:
             return {"phase_weight": self._no_phase_weight(site)}
         new = dict(old)
+        if _is_standardised(site) and not self._keeps_standardisation(site):
+            gain = new.pop("gain", None)
+            new["weight"] = standardised(old["weight"], gain, _gain_scale(site) or 1.0, float(site.constants["eps"]))
         if self._is_separable(site):
-            phases = old["weight"].new_empty(site.geometry.in_channels, 1, *(1 for _ in axes))
-            scale = [axis.scale for axis in axes]
-            for s in scale:
-                phases = phases.repeat_interleave(s, dim=1)
-            new["phase_weight"] = one_phase(phases, scale, [axis.taps[0][1] for axis in axes])
+            new["phase_weight"] = _picking(new["weight"], site, axes)
+        elif self._keeps_standardisation(site):
+            new["phase_weight"] = scatter_taps(old["weight"].detach(), axes).zero_()
+        elif experts := _experts(site):
+            window = site.geometry
+            each = old["weight"].reshape(experts * window.out_channels, -1, *window.kernel)
+            new["weight"] = scatter_taps(each, axes).reshape(experts, -1)
         else:
-            new["weight"] = scatter_taps(old["weight"], axes)
+            new["weight"] = scatter_taps(new["weight"], axes)
         return new
+
+    def _is_separable(self, site: Site) -> bool:
+        """Whether the site is a 1×1 convolution that keeps its weight and gets a depthwise part before it."""
+        window = site.geometry
+        pointwise = (
+            all(k == 1 for k in window.kernel) and not window.depthwise and not _experts(site) and not site.operation
+        )
+        return pointwise and self.params.pointwise == "separable" and not self._margin(site)
+
+    def _keeps_standardisation(self, site: Site) -> bool:
+        return _is_standardised(site) and self.params.standardisation == "keep"
+
+    def _margin(self, site: Site) -> tuple[int, ...]:
+        """Give what `SPDConv` takes for a margin: padding by another mode than zeros, before everything else."""
+        window = site.geometry
+        if window.padding_mode == "same":  # of one tap there is none
+            extent = tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
+            return extent if any(reach > 1 for reach in extent) else ()
+        return window.padding if window.padding_mode != "zeros" and any(window.padding) else ()
+
+    def _is_odd(self, site: Site) -> bool:
+        return self.params.kernel == "odd" and any(k > 1 for k in site.geometry.kernel)
+
+    def _axes(self, site: Site) -> list[Phases]:
+        window = site.geometry
+        padding = (0,) * window.dims if self._margin(site) else window.padding
+        return [
+            split_axis(k, s, p, d, odd=self._is_odd(site))
+            for k, s, p, d in zip(window.kernel, window.stride, padding, window.dilation, strict=True)
+        ]
+
+
+def _is_standardised(site: Site) -> bool:
+    return "eps" in site.constants
+
+
+def _gain_scale(site: Site) -> float | None:
+    """Give the constant beside the gain of a scaled standardised convolution; None where there is no gain."""
+    scale = site.constants.get("gain_scale")
+    return None if scale is None else float(scale)
+
+
+def _experts(site: Site) -> int:
+    """Give the number of weights that are mixed for each sample; 0 where there is one for all."""
+    return int(site.constants.get("experts", 0))
+
+
+def _picking(weight: Tensor, site: Site, axes: list[Phases]) -> Tensor:
+    """Give the one-hot phase weight that passes the phase that a 1×1 convolution reads."""
+    scale = [axis.scale for axis in axes]
+    shape = (site.geometry.in_channels, math.prod(scale), *(1 for _ in axes))
+    return one_phase(weight.new_empty(shape), scale, [axis.taps[0][1] for axis in axes])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from spdify.records import Site
+    from spdify.records import Shape, Site
 
 
 class ReplaceSubsamplingSlice(Rewrite[NoParams]):
@@ -39,6 +39,12 @@ class ReplaceSubsamplingSlice(Rewrite[NoParams]):
         if any(start >= step for start, step in zip(site.starts, site.geometry.stride, strict=True)):
             return f"it starts at {site.starts}, beyond the first block"
         return None
+
+    def input_shapes(self, site: Site, spatial: Shape, *, batch: int) -> tuple[tuple[Shape, ...], ...]:
+        """One trial, in the slice's own order of axes."""
+        sizes = dict(zip(site.axes, spatial, strict=True))
+        channels = site.geometry.in_channels
+        return ((tuple(sizes.get(axis, channels if axis else batch) for axis in range(site.rank)),),)
 
     def claim(self, site: Site) -> Claim:  # noqa: ARG002 - the same for all
         """Exact."""

@@ -25,6 +25,7 @@ OperatorName: TypeAlias = Literal[
     "conv", "conv1d", "conv2d", "conv3d",
     "max_pool", "max_pool1d", "max_pool2d", "max_pool3d",
     "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "blur_pool", "blur_pool2d",
     "slice",
 ]  # fmt: skip
 

@@ -159,16 +159,21 @@ def _effect(parameters: Mapping[str, tuple[Tensor, Tensor | None]]) -> float:
     generator = torch.Generator().manual_seed(0)
     effects: dict[str, float] = {}
     for name, (parameter, gradient) in parameters.items():
-        step = _sigma(parameter.detach()) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         effects[name] = abs(float((gradient * step).sum())) if gradient is not None else 0.0
-    weights = [effect for name, effect in effects.items() if parameters[name][0].dim() > 1]
+    weights = [effect for name, effect in effects.items() if _is_weight(name, parameters[name][0])]
     return min(weights or effects.values(), default=0.0)
 
 
 def _sigma(parameter: Tensor) -> Tensor:
-    """Give the size of a perturbation: the parameter's own; of one that starts at zero, that of a fresh weight."""
-    sigma = parameter.square().mean().sqrt()
-    return sigma if sigma > 0 else torch.full_like(sigma, 1 / math.sqrt(max(1, parameter[:1].numel())))
+    """Give the size of a perturbation: the parameter's own; for one that is zero at the start, 1/√fan-in."""
+    rms = parameter.detach().square().mean().sqrt()
+    return rms if rms > 0 else torch.full_like(rms, 1 / math.sqrt(max(parameter[0].numel(), 1)))
+
+
+def _is_weight(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is no bias; experts have biases of two axes."""
+    return parameter.dim() > 1 and not name.endswith("bias")
 
 
 def _is_idle(gradient: Tensor | None) -> bool:
@@ -262,7 +267,7 @@ def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = trial.outputs(model)
-        weights = [p for p in block.parameters() if p.dim() > 1]
+        weights = [p for name, p in block.named_parameters() if _is_weight(name, p)]
         for parameter in weights or block.parameters():
             step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(step.to(parameter))

@@ -43,12 +43,19 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
     known: dict[str, float] = {}
     checks = []
     for decision in plan.applied:
-        site = decision.site
-        key = f"{decision.rewrite} {decision.params} {site.geometry!r} {site.type_name} {site.expression} {site.axes}"
+        key = _computes(decision)
         if key not in known:
-            known[key] = site_error(original_of(model, decision.site), decision, seed=seed)
+            known[key] = site_error(original_of(model, decision), decision, seed=seed)
         checks.append(_check(decision, known[key]))
     return tuple(checks)
+
+
+def _computes(decision: Decision) -> str:
+    """Give all that the error of a site depends on, but for its seed: equal sites need one proof."""
+    site = decision.site
+    call = f"{site.operation} {site.expression} {site.axes} {site.starts} {site.rank}" if site.operation else ""
+    window = f"{site.geometry!r} {site.type_name} {site.constants} {site.channels}"
+    return f"{decision.rewrite} {decision.params} {window} {call}"
 
 
 def _check(decision: Decision, error: float) -> Check:
@@ -94,22 +101,24 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     new = {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
     worst = 0.0
     for size in trial_sizes(decision.site.geometry):
-        shapes = [_layout(decision.site, size), *_given_weights(decision.site)]
-        inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
-        worst = max(worst, _trial(old_module, old, block, new, inputs, generator))
+        for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
+            inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+            worst = max(worst, _trial(old_module, old, block, new, inputs, generator))
     return worst
 
 
-def original_of(model: nn.Module, site: Site) -> nn.Module:
+def original_of(model: nn.Module, decision: Decision) -> nn.Module:
     """Give what a site computes before: its module, or the expression of a functional call.
 
     Where the expression reads variables of its method, it cannot be run alone: PyTorch's function with the window that
     was seen stands for it, and the proof of the whole model alone can show that the window was misread.
     """
+    site = decision.site
     if not site.operation:
         return model.get_submodule(site.path)
+    rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
     expression = CalledExpression(model.get_submodule(site.path), site.operation, site.operator)
-    shapes = [_layout(site, trial_sizes(site.geometry)[0]), *_given_weights(site)]
+    shapes = rewrite.input_shapes(site, trial_sizes(site.geometry)[0], batch=BATCH)[0]
     try:
         expression(*[torch.zeros(shape) for shape in shapes])
     except NameError:
@@ -151,25 +160,7 @@ class SeenWindow(nn.Module):
         return pooled
 
 
-def _layout(site: Site, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape of an input with these spatial sizes, in the site's own order of axes."""
-    channels_first = (BATCH, site.geometry.in_channels, *size)
-    if not site.axes:
-        return channels_first
-    sizes = dict(zip(site.axes, size, strict=True))
-    return tuple(sizes.get(axis, site.geometry.in_channels if axis else BATCH) for axis in range(site.rank))
-
-
-def _given_weights(site: Site) -> list[tuple[int, ...]]:
-    """Give the shapes of weight and bias that a functional convolution is called with."""
-    window = site.geometry
-    if not site.operation or site.operator != "conv":
-        return []
-    weight = (window.out_channels, window.in_channels // window.groups, *window.kernel)
-    return [weight, (window.out_channels,)] if window.bias else [weight]
-
-
-def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
+def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     module: nn.Module,
     old: dict[str, Tensor],
     block: nn.Module,
@@ -177,7 +168,7 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and an input
     inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
-    """Compare outputs and gradients for one input."""
+    """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs."""
     expected = functional_call(module, old, tuple(inputs))
     actual = functional_call(block, new, tuple(inputs))
     if expected.shape != actual.shape:

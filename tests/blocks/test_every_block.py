@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import fx, nn
 
-from spdify.blocks import SPDAvgPool, SPDConv, SPDMaxPool, SPDPointwiseConv
+from spdify.blocks import (
+    SPDAvgPool,
+    SPDConv,
+    SPDMaxPool,
+    SPDPerChannels,
+    SPDPointwiseConv,
+    SPDStdConv,
+    SPDStdPointwiseConv,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +27,17 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "conv, strided": lambda: SPDConv(4, 8, groups=2, form="strided"),
     "conv, reflect": lambda: SPDConv(4, 8, 2, 2, [(0, 1), (0, 1)], margin=(1, 1), padding_mode="reflect"),
     "conv, unequal": lambda: SPDConv(4, 8, 3, (2, 3)),
+    "conv, same": lambda: SPDConv(4, 8, 2, 2, [(0, 2), (0, 2)], margin=(3, 3), padding_mode="same"),
     "pointwise": lambda: SPDPointwiseConv(4, 8),
     "average": lambda: SPDAvgPool(4, 3, 2, 1, count_include_pad=False, ceil_mode=True),
+    "average, same": lambda: SPDAvgPool(4, 3, 2, same=True),
     "max": lambda: SPDMaxPool(4, 3, 2, 1),
+    "max, same": lambda: SPDMaxPool(4, 3, 2, same=True),
+    "max, dilated": lambda: SPDMaxPool(4, 3, 2, 1, 2),
+    "standardised": lambda: SPDStdConv(4, 8, 3, 2, 1),
+    "standardised, gain, same": lambda: SPDStdConv(4, 8, 3, 2, gain_scale=0.3, same=True, dilation=2),
+    "standardised pointwise": lambda: SPDStdPointwiseConv(4, 8, gain_scale=0.3),
+    "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
 

@@ -6,8 +6,9 @@ from itertools import product
 
 import pytest
 import torch
+from timm.layers.padding import pad_same_arg
 
-from spdify.blocks.phases import check_pool_padding, per_axis, scatter_taps, split_axis
+from spdify.blocks.phases import check_pool_padding, per_axis, same_padding, scatter_taps, split_axis
 
 WINDOWS = [
     (k, s, p, d)
@@ -118,3 +119,18 @@ def test_one_number_stands_for_every_axis() -> None:
 def test_pool_padding_above_half_the_kernel_is_a_fault(kernel: tuple[int, ...], padding: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="half the kernel"):
         check_pool_padding(kernel, padding)
+
+
+def test_same_padding_is_that_of_timm() -> None:
+    for k, s, d in product((1, 2, 3, 4, 7), (1, 2, 3, 4), (1, 2, 3)):
+        for n in range(1, 14):
+            ((low, high),) = same_padding([n], [d * (k - 1) + 1], [s])
+            left, right, *_ = pad_same_arg([n, n], [k, k], [s, s], [d, d])
+            assert (low, high) == (left, right)
+            assert (n + low + high - d * (k - 1) - 1) // s + 1 == -(-n // s)
+
+
+@pytest.mark.parametrize("window", [(3, 2, 1, 1), (1, 3, 0, 1), (3, 3, 4, 3), (2, 5, 1, 2), (5, 1, 2, 1)])
+def test_the_new_weight_is_contiguous(window: tuple[int, int, int, int]) -> None:
+    new = scatter_taps(torch.randn(2, 3, window[0], window[0]), [split_axis(*window)] * 2)
+    assert new.is_contiguous(), "safetensors refuses others"

@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -88,3 +89,23 @@ def test_an_input_smaller_than_the_window_is_a_fault() -> None:
 def test_repr() -> None:
     text = "SPDAvgPool(4, kernel_size=(3, 3), stride=(2, 2), padding=((2, 1), (2, 1)))"
     assert repr(SPDAvgPool(4, 3, 2, 1)) == text
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("count_include_pad", [False, True])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_same_padding(form: Form, *, ceil_mode: bool, count_include_pad: bool) -> None:
+    flags = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    for k, s in product((1, 2, 3, 4), (2, 3)):
+        pool = timm.layers.AvgPool2dSame(k, s, **flags)
+        block = SPDAvgPool(3, (k, k), s, same=True, form=form, **flags).double()
+        block.reset_parameters()
+        for size in SIZES:
+            x = torch.randn(2, 3, *size[:2], dtype=torch.float64)
+            torch.testing.assert_close(block(x), pool(x), rtol=1e-12, atol=1e-12, msg=f"{k} {s} {size}")
+    assert "same=True" in repr(block)
+
+
+def test_same_padding_beside_another_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="same padding"):
+        SPDAvgPool(3, 3, 2, 1, same=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
@@ -231,3 +232,18 @@ def test_repr_names_what_is_not_usual() -> None:
     assert repr(SPDConv(4, 8)) == "SPDConv(4, 8, kernel_size=(3, 3), scale=(2, 2), padding=((2, 3), (2, 3)))"
     text = repr(SPDConv(4, 8, 1, groups=2, bias=False, margin=(1, 1), padding_mode="reflect", form="strided"))
     assert text.endswith("groups=2, bias=False, margin=(1, 1), padding_mode='reflect', form='strided')")
+
+
+@pytest.mark.parametrize("form", ["space_to_depth", "strided"])
+@pytest.mark.parametrize(("k", "s", "d"), [(3, 2, 1), (4, 3, 1), (1, 2, 1), (2, 5, 1), (3, 2, 3), (7, 4, 1)])
+def test_same_padding(k: int, s: int, d: int, form: Form) -> None:
+    conv = timm.layers.Conv2dSame(4, 6, k, s, dilation=d).double()
+    axes = [split_axis(k, s, 0, d)] * 2
+    kernel, scale, padding = ([getattr(a, name) for a in axes] for name in ("kernel", "scale", "padding"))
+    extent = (d * (k - 1) + 1,) * 2
+    block = SPDConv(4, 6, kernel, scale, padding, margin=extent, padding_mode="same", form=form).double()
+    block.load_state_dict({"weight": scatter_taps(conv.weight, axes), "bias": conv.bias})
+    for size in ((9, 12), (10, 11), (13, 9)):
+        x = torch.randn(2, 4, *size, dtype=torch.float64)
+        torch.testing.assert_close(block(x), conv(x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(block(x[0]), conv(x)[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from spdify.blocks import SPDMaxPool
@@ -86,8 +87,8 @@ def test_the_edge_may_be_an_axis_of_one_position() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel_size": 3, "padding": 1, "dilation": 2}, "dilated"),
-        ({"kernel_size": 3, "ceil_mode": True, "dilation": 2}, "dilated"),
+        ({"kernel_size": 3, "padding": 1, "same": True}, "same padding"),
+        ({"kernel_size": 3, "padding": -1, "dilation": 2}, "half the kernel"),
         ({"kernel_size": 3, "padding": 2}, "half the kernel"),
         ({"kernel_size": (3, 3), "stride": (2, 2, 2)}, "one per spatial axis"),
     ],
@@ -106,3 +107,55 @@ def test_repr() -> None:
     assert repr(SPDMaxPool(4, 3, 2, 1)).startswith(
         "SPDMaxPool(\n  4, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)\n"
     )
+
+
+@pytest.mark.parametrize("offset", [-10, 0, 10])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_dilated_windows_over_padding(dims: int, offset: int, *, ceil_mode: bool) -> None:
+    """The edge may lie between two taps there: the smallest value stands for -inf, also where all are negative."""
+    torch.manual_seed(0)
+    for k, s, p, d in product((2, 3, 5), (2, 3), (0, 1, 2), (2, 3)):
+        if p > k // 2 or (dims == 3 and (k == 5 or d == 3)):
+            continue
+        pool = POOLS[dims](k, s, p, d, ceil_mode=ceil_mode)
+        block = SPDMaxPool(3, (k,) * dims, s, p, d, ceil_mode=ceil_mode).double()
+        for size in [(15, 16, 17), (14, 13, 15)][: 1 if dims == 3 else 2]:
+            x = torch.randn(2, 3, *size[:dims], dtype=torch.float64) + offset
+            expected = pool(x)
+            if not expected.isfinite().all():
+                with pytest.raises(ValueError, match="wholly in the padding"):
+                    block(x)
+                continue
+            torch.testing.assert_close(block(x), expected, rtol=1e-14, atol=1e-14, msg=f"{k} {s} {p} {d} {size}")
+
+
+def test_a_dilated_window_without_a_real_tap_is_a_fault() -> None:
+    pool, block = nn.MaxPool2d(2, 3, 1, dilation=4, ceil_mode=True), SPDMaxPool(3, 2, 3, 1, 4, ceil_mode=True)
+    x = torch.randn(2, 3, 3, 9)
+    assert pool(x).isinf().any()
+    with pytest.raises(ValueError, match="wholly in the padding"):
+        block(x)
+    torch.testing.assert_close(block(torch.randn(2, 3, 9, 9)).shape, pool(torch.randn(2, 3, 9, 9)).shape)
+
+
+def test_the_gradient_of_a_dilated_window_over_padding() -> None:
+    torch.manual_seed(0)
+    pool, block = nn.MaxPool2d(3, 2, 1, dilation=2), SPDMaxPool(3, 3, 2, 1, 2).double()
+    x = torch.randn(2, 3, 9, 10, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn_like(pool(x))
+    wanted, found = (torch.autograd.grad(m(x), x, cotangent)[0] for m in (pool, block))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("offset", [-10, 0, 10])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_same_padding(offset: int, *, ceil_mode: bool) -> None:
+    torch.manual_seed(0)
+    for k, s, d in product((1, 2, 3, 5), (2, 3), (1, 2)):
+        pool = MaxPool2dSame(k, s, dilation=d, ceil_mode=ceil_mode)
+        block = SPDMaxPool(3, (k, k), s, 0, d, ceil_mode=ceil_mode, same=True).double()
+        for size in SIZES:
+            x = torch.randn(2, 3, *size[:2], dtype=torch.float64) + offset
+            torch.testing.assert_close(block(x), pool(x), rtol=1e-14, atol=1e-14, msg=f"{k} {s} {d} {size}")
+    assert "same=True" in repr(block)

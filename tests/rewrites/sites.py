@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from spdify.records import Call, Geometry, Operator, Shape, Site
+from spdify.graph import survey
+from spdify.records import Call, Geometry, Inputs, InputSpec, Operator, Shape, Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +57,28 @@ def check_refused(rewrite: Rewrite[Any], site: Site, reason: str) -> None:
     assert reason in found
 
 
+def surveyed(module: nn.Module, *shapes: Shape) -> Site:
+    """Give the site that a survey finds in a module, alone in a network; `shapes` are those of one sample's inputs."""
+
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.op = module.float()  # an earlier test may have left it in float64
+
+        def forward(self, *args: Tensor) -> Any:  # noqa: ANN401 - what the module gives
+            return self.op(*args)
+
+    seen = survey(Alone(), Inputs(args=tuple(InputSpec(shape=(1, *shape)) for shape in shapes)))
+    assert not seen.disagreements
+    (site,) = seen.sites
+    return site
+
+
 def check_transformed(
-    rewrite: Rewrite[Any], module: nn.Module, sizes: Sequence[Shape], *, channels: int = 0
+    rewrite: Rewrite[Any], module: nn.Module, sizes: Sequence[Shape], *, channels: int = 0, site: Site | None = None
 ) -> nn.Module:
     """Hold that the block computes what the module does, with the same gradients; give the block."""
-    site = site_of(module, channels=channels)
+    site = site or site_of(module, channels=channels)
     assert rewrite.check(site) is None
     assert rewrite.keep(site) is None
     assert rewrite.claim(site).value == "exact"
@@ -70,13 +88,14 @@ def check_transformed(
     block = rewrite.build(site).double()
     new = {name: tensor.double() for name, tensor in rewrite.weights(site, old).items()}
     assert set(new) == set(block.state_dict())
+    assert {name: tuple(t.shape) for name, t in old.items()} == rewrite.reads(site)
     assert {name: t.shape for name, t in new.items()} == {name: t.shape for name, t in block.state_dict().items()}
-    for size in sizes:
-        x = torch.randn(2, site.geometry.in_channels, *size, dtype=torch.float64, requires_grad=True)
-        expected, actual = functional_call(module, old, (x,)), functional_call(block, new, (x,))
+    for shapes in (shapes for size in sizes for shapes in rewrite.input_shapes(site, size, batch=2)):
+        given = tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+        expected, actual = functional_call(module, old, given), functional_call(block, new, given)
         torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
         cotangent = torch.randn_like(expected)
-        inputs: list[Tensor] = [x, *old.values()]
+        inputs: list[Tensor] = [*given, *old.values()]
         wanted = torch.autograd.grad(expected, inputs, cotangent)
         torch.testing.assert_close(torch.autograd.grad(actual, inputs, cotangent, retain_graph=True), wanted)
     assert all(torch.equal(old[name], kept[name]) for name in old), "weights() changed what it was given"

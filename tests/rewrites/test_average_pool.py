@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.layers import AvgPool2dSame
 from torch import nn
 
-from spdify.blocks import SPDAvgPool
+from spdify.blocks import SPDAvgPool, SPDPerChannels
 from spdify.rewrites import ReplaceAveragePool
 from spdify.rewrites.base import NoParams
-from tests.rewrites.sites import check_refused, check_transformed, site_of
+from tests.rewrites.sites import check_refused, check_transformed, site_of, surveyed
 
 SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
 REWRITE = ReplaceAveragePool(NoParams())
@@ -81,3 +82,27 @@ def test_weights_are_given_in_full_precision_and_draw_nothing() -> None:
 def test_it_takes_no_params() -> None:
     with pytest.raises(ValidationError):
         NoParams(form="conv")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        AvgPool2dSame(3, 2),
+        AvgPool2dSame(2, 2),
+        AvgPool2dSame(3, 2, count_include_pad=False, ceil_mode=True),
+        AvgPool2dSame((1, 4), (3, 2)),
+        AvgPool2dSame(2, 3, ceil_mode=True),
+    ],
+    ids=str,
+)
+def test_same_padding(module: nn.Module) -> None:
+    site = surveyed(module, (3, 17, 16))
+    assert site.geometry.padding_mode == "same"
+    assert isinstance(check_transformed(REWRITE, module, SIZES[2], site=site), SPDAvgPool)
+
+
+def test_one_block_for_each_channel_count() -> None:
+    site = site_of(nn.AvgPool2d(3, 2, 1, count_include_pad=False), channels=3).model_copy(update={"channels": (3, 5)})
+    block = check_transformed(REWRITE, nn.AvgPool2d(3, 2, 1, count_include_pad=False), SIZES[2], site=site)
+    assert isinstance(block, SPDPerChannels)
+    assert set(block.state_dict()) == {"blocks.3.weight", "blocks.5.weight"}

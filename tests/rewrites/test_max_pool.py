@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 from torch.func import functional_call
 
-from spdify.blocks import SPDConv, SPDMaxPool
+from spdify.blocks import SPDConv, SPDMaxPool, SPDPerChannels
 from spdify.rewrites import ReplaceMaxPool
 from spdify.rewrites.max_pool import MaxPoolParams
-from tests.rewrites.sites import check_refused, check_transformed, site_of
+from tests.rewrites.sites import check_refused, check_transformed, site_of, surveyed
 
 SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
 
@@ -37,14 +38,6 @@ def test_refused(module: nn.Module, fields: dict[str, Any], reason: str, form: s
     check_refused(rewrite(form), site_of(module, channels=4, **fields), reason)
 
 
-@pytest.mark.parametrize(
-    "module", [nn.MaxPool2d(3, 2, 1, dilation=2), nn.MaxPool2d(2, 2, 0, (1, 2), ceil_mode=True)], ids=str
-)
-def test_a_dilated_window_over_padding_is_refused_by_the_tournament_alone(module: nn.Module) -> None:
-    check_refused(rewrite(), site_of(module, channels=4), "edge padding cannot stand for -inf")
-    assert rewrite("conv").check(site_of(module, channels=4)) is None
-
-
 def test_kept_when_told_so() -> None:
     site = site_of(nn.MaxPool2d(2), channels=4)
     assert "stay" in (rewrite("keep").keep(site) or "")
@@ -64,6 +57,8 @@ def test_kept_when_told_so() -> None:
         nn.MaxPool2d(3, 3, 1),
         nn.MaxPool2d(2, 5, 1, ceil_mode=True),
         nn.MaxPool2d(3, 2, 0, dilation=2),
+        nn.MaxPool2d(3, 2, 1, dilation=2),
+        nn.MaxPool2d(2, 2, 0, (1, 2), ceil_mode=True),
         nn.MaxPool2d((1, 4), (2, 3), (0, 2)),
         nn.MaxPool1d(3, 2, 1),
         nn.MaxPool1d(5, 3, 2, ceil_mode=True),
@@ -125,3 +120,40 @@ def test_weights_draw_nothing_and_are_made_on_the_cpu(form: str) -> None:
 def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MaxPoolParams(**params)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [MaxPool2dSame(3, 2), MaxPool2dSame((1, 2), (3, 2)), MaxPool2dSame(3, 2, dilation=2), MaxPool2dSame(1, 2)],
+    ids=str,
+)
+def test_same_padding(module: nn.Module) -> None:
+    torch.manual_seed(0)
+    site = surveyed(module, (3, 17, 16))
+    assert site.geometry.padding_mode == "same"
+    assert isinstance(check_transformed(rewrite(), module, SIZES[2], site=site), SPDMaxPool)
+
+
+def test_same_padding_of_the_convolution_gives_the_sizes_of_the_pool() -> None:
+    site = surveyed(MaxPool2dSame(3, 2), (3, 17, 16))
+    block = rewrite("conv").build(site)
+    for size in SIZES[2]:
+        x = torch.randn(2, 3, *size)
+        assert block(x).shape == MaxPool2dSame(3, 2)(x).shape
+
+
+@pytest.mark.parametrize("form", ["tournament", "conv"])
+def test_one_block_for_each_channel_count(form: str) -> None:
+    site = site_of(nn.MaxPool2d(3, 2, 1), channels=3).model_copy(update={"channels": (3, 5)})
+    change = rewrite(form)
+    block = change.build(site).double()
+    assert isinstance(block, SPDPerChannels)
+    block.load_state_dict(change.weights(site, {}))
+    for channels in (3, 5):
+        one = site_of(nn.MaxPool2d(3, 2, 1), channels=channels)
+        alone = change.build(one).double()
+        alone.load_state_dict(change.weights(one, {}))
+        x = torch.randn(2, channels, 9, 10, dtype=torch.float64)
+        torch.testing.assert_close(block(x), alone(x))
+    if form == "tournament":
+        check_transformed(change, nn.MaxPool2d(3, 2, 1), SIZES[2], site=site)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm.layers
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from spdify.blocks import SPDConv, SPDPointwiseConv
+from spdify.blocks import SPDCondConv, SPDConv, SPDPointwiseConv, SPDStdConv, SPDStdPointwiseConv
+from spdify.blocks.spd_std_conv import standardised
 from spdify.rewrites import ReplaceStridedConv
 from spdify.rewrites.strided_conv import StridedConvParams
-from tests.rewrites.sites import check_refused, check_transformed, site_of
+from tests.rewrites.sites import check_refused, check_transformed, site_of, surveyed
 
 SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
 
@@ -126,7 +128,128 @@ def test_the_claim_says_what_learns() -> None:
     assert "zero taps" in rewrite().claim(site_of(nn.Conv2d(4, 6, 3, 2))).training
 
 
-@pytest.mark.parametrize("params", [{"kernel": "even"}, {"kernel": 3}, {"pointwise": True}, {"form": "strided"}])
+@pytest.mark.parametrize(
+    "params", [{"kernel": "even"}, {"kernel": 3}, {"pointwise": True}, {"standardisation": "drop"}]
+)
 def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         StridedConvParams(**params)
+
+
+SAME = [
+    timm.layers.Conv2dSame(4, 6, 3, 2),
+    timm.layers.Conv2dSame(4, 4, 5, 2, groups=4, bias=False),
+    timm.layers.Conv2dSame(4, 6, 3, 3, dilation=2),
+    timm.layers.Conv2dSame(4, 6, (1, 4), (2, 3)),
+    timm.layers.Conv2dSame(4, 6, 1, 2),
+]
+STANDARDISED = [
+    timm.layers.StdConv2d(4, 6, 3, 2),
+    timm.layers.StdConv2d(4, 6, 3, 2, 0, eps=1e-3, bias=True),
+    timm.layers.StdConv2d(4, 6, 1, 2),
+    timm.layers.StdConv2dSame(4, 6, 3, 2, groups=2),
+    timm.layers.StdConv2dSame(4, 6, 1, 2),
+    timm.layers.StdConv2dSame(4, 6, 3, 2, padding=""),
+    timm.layers.ScaledStdConv2d(4, 6, 3, 2, gamma=1.7),
+    timm.layers.ScaledStdConv2d(4, 6, 1, 2, bias=False),
+    timm.layers.ScaledStdConv2d(4, 4, 3, 2, groups=2, dilation=2),
+    timm.layers.ScaledStdConv2dSame(4, 6, 4, 3, gamma=0.5),
+]
+CONDITIONAL = [
+    timm.layers.CondConv2d(4, 6, 3, 2),
+    timm.layers.CondConv2d(4, 6, 3, 2, padding="same", groups=2, bias=True),
+    timm.layers.CondConv2d(4, 4, 5, 2, padding="same", groups=4, num_experts=8),
+    timm.layers.CondConv2d(4, 6, 1, 2, dilation=1),
+]
+
+
+@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("kernel", ["minimal", "odd"])
+@pytest.mark.parametrize("module", SAME, ids=str)
+def test_same_padding(module: nn.Module, kernel: str, pointwise: str) -> None:
+    site = surveyed(module, (4, 17, 16))
+    assert site.geometry.padding_mode == "same"
+    block = check_transformed(rewrite(kernel=kernel, pointwise=pointwise), module, SIZES[2], site=site)
+    separable = pointwise == "separable" and site.geometry.kernel == (1, 1)
+    assert type(block) is (SPDPointwiseConv if separable else SPDConv)
+
+
+@pytest.mark.parametrize("standardisation", ["keep", "bake"])
+@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("kernel", ["minimal", "odd"])
+@pytest.mark.parametrize("module", STANDARDISED, ids=str)
+def test_standardised(module: nn.Module, kernel: str, pointwise: str, standardisation: str) -> None:
+    torch.manual_seed(0)
+    site = surveyed(module, (4, 17, 16))
+    change = rewrite(kernel=kernel, pointwise=pointwise, standardisation=standardisation)
+    block = check_transformed(change, module, SIZES[2], site=site)
+    separable = pointwise == "separable" and site.geometry.kernel == (1, 1)
+    kinds = (SPDStdPointwiseConv, SPDStdConv) if standardisation == "keep" else (SPDPointwiseConv, SPDConv)
+    assert type(block) is kinds[0 if separable else 1]
+    assert ("learn without standardisation" in change.claim(site).training) == (standardisation == "bake")
+    kept = {name for name, _ in module.named_parameters()} - (set() if standardisation == "keep" else {"gain"})
+    assert kept <= set(block.state_dict()), "what is kept keeps its name"
+
+
+@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("kernel", ["minimal", "odd"])
+@pytest.mark.parametrize("module", CONDITIONAL, ids=lambda m: f"{m.weight_shape} {m.dynamic_padding}")
+def test_conditional(module: Any, kernel: str, pointwise: str) -> None:  # noqa: ANN401 - timm's class
+    torch.manual_seed(0)
+    site = surveyed(module, (4, 17, 16), (module.num_experts,))
+    assert (site.operator, site.constants) == ("conv", {"experts": module.num_experts})
+    block = check_transformed(rewrite(kernel=kernel, pointwise=pointwise), module, SIZES[2], site=site)
+    assert type(block) is SPDCondConv
+
+
+def test_another_gain_is_seen() -> None:
+    class Wrong(ReplaceStridedConv):
+        def weights(self, site: Any, old: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - not looked at
+            new = super().weights(site, old)
+            return new | {"gain": new["gain"] * 1.01}
+
+    conv = timm.layers.ScaledStdConv2d(4, 6, 3, 2)
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(Wrong(StridedConvParams()), conv, SIZES[2], site=surveyed(conv, (4, 17, 16)))
+
+
+@pytest.mark.parametrize("constants", [{"eps": 1e-2}, {"gain_scale": 3.0}])
+def test_another_constant_is_seen(constants: dict[str, float]) -> None:
+    conv = timm.layers.ScaledStdConv2d(4, 6, 3, 2)
+    site = surveyed(conv, (4, 17, 16))
+    other = site.model_copy(update={"constants": site.constants | constants})
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(rewrite(), conv, SIZES[2], site=other)
+
+
+def test_standardising_what_was_scattered_is_seen() -> None:
+    class Wrong(ReplaceStridedConv):
+        def weights(self, site: Any, old: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - not looked at
+            plain = ReplaceStridedConv(StridedConvParams())
+            bare = site.model_copy(update={"constants": {}})
+            weight = plain.weights(bare, old)["weight"]
+            return {"weight": standardised(weight, None, 1.0, site.constants["eps"])}
+
+    conv = timm.layers.StdConv2d(4, 6, 3, 2)
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(
+            Wrong(StridedConvParams(standardisation="bake")), conv, SIZES[2], site=surveyed(conv, (4, 17, 16))
+        )
+
+
+def test_experts_in_another_order_are_seen() -> None:
+    class Wrong(ReplaceStridedConv):
+        def weights(self, site: Any, old: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - not looked at
+            return {name: tensor.roll(1, 0) for name, tensor in super().weights(site, old).items()}
+
+    conv = timm.layers.CondConv2d(4, 6, 3, 2)
+    with pytest.raises(AssertionError, match="not close"):
+        check_transformed(Wrong(StridedConvParams()), conv, SIZES[2], site=surveyed(conv, (4, 17, 16), (4,)))
+
+
+def test_the_new_weights_beside_the_standardised_ones_are_zero() -> None:
+    conv = timm.layers.StdConv2d(4, 6, 3, 2)
+    new = rewrite().weights(surveyed(conv, (4, 17, 16)), conv.state_dict())
+    assert not new["phase_weight"].any()
+    assert torch.equal(new["weight"], conv.weight)
+    assert conv.weight.any()
