@@ -217,6 +217,10 @@ class CalledExpression(nn.Module):
         self._function = eval(compile(tree, "<expression>", "eval"), function.__globals__)  # noqa: S307 - the user's code
         self._count = len(names)
 
+    def __deepcopy__(self, memo: object) -> CalledExpression:
+        """Give the expression itself: it holds no tensor, and its owner is not to be copied."""
+        return self
+
     def forward(self, *tensors: Tensor | None) -> Any:  # noqa: ANN401 - what the expression gives
         """Evaluate the expression on these tensors.
 

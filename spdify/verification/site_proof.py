@@ -43,14 +43,14 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
     known: dict[str, float] = {}
     checks = []
     for decision in plan.applied:
-        key = _computes(decision)
+        key = what_is_proved(decision)
         if key not in known:
             known[key] = site_error(original_of(model, decision), decision, seed=seed)
         checks.append(_check(decision, known[key]))
     return tuple(checks)
 
 
-def _computes(decision: Decision) -> str:
+def what_is_proved(decision: Decision) -> str:
     """Give all that the error of a site depends on, but for its seed: equal sites need one proof."""
     site = decision.site
     call = f"{site.operation} {site.expression} {site.axes} {site.starts} {site.rank}" if site.operation else ""

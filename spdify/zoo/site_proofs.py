@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.graph.structure import _copy_with
-from spdify.verification.site_proof import site_error
+from spdify.verification.site_proof import original_of, site_error, what_is_proved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SiteProofs:
         """Give the error of every applied site, by its name; the model may lie on the meta device."""
         found = {}
         for decision in plan.applied:
-            module = model.get_submodule(decision.site.path)
+            module = original_of(model, decision)
             key = proof_key(module, decision, seed=self._seed)
             error = self._known.get(key, self.new.get(key))
             if error is None:
@@ -51,9 +51,7 @@ class SiteProofs:
 def proof_key(module: nn.Module, decision: Decision, *, seed: int) -> str:
     """Put everything that the proof of a site depends on into words."""
     kinds = [f"{type(m).__module__}.{type(m).__qualname__} {_settings(m)}" for m in module.modules()]
-    site = decision.site
-    operation = site.operation and f"{site.operation} {site.type_name}"
-    return f"{seed} {decision.rewrite} {decision.params} {site.geometry!r} {operation} {kinds}"
+    return f"{seed} {what_is_proved(decision)} {kinds}"
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.errors import TraceError
-from spdify.graph.calls import record_calls
+from spdify.graph.module_calls import record_calls
 
 
 class Inner(nn.Module):
