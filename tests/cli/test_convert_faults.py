@@ -271,3 +271,17 @@ def test_report_damaged(spdify: Spdify, bundle: Path) -> None:
     result = spdify("report", bundle, "--json", code=1)
     assert "report.json: at model, Field required" in result.stderr
     assert "Convert the model again" in result.stderr
+
+
+def test_nothing_to_fold(spdify: Spdify) -> None:
+    args = ("test_resnet", "--reparameterize", "-o", "out")
+    fails(spdify, *args, told=["Cannot re-parameterise timm:test_resnet", "Leave out --reparameterize"], code=2)
+
+
+def test_folding_a_bundle(spdify: Spdify, bundle: Path) -> None:
+    fails(spdify, str(bundle), "--reparameterize", "-o", "out", told=["it is a bundle", "--reparameterize"], code=2)
+
+
+def test_quantized_already(spdify: Spdify) -> None:
+    args = ("tv:quantized_mobilenet_v2", "--model-kwargs", "quantize=True", "-o", "out")
+    fails(spdify, *args, told=["it is quantized already", "without quantize=True"])

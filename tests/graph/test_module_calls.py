@@ -46,6 +46,6 @@ def test_no_hook_stays() -> None:
 
 def test_a_module_that_does_not_run_says_why_and_keeps_no_hook() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
-    with pytest.raises(TraceError, match="cannot run Sequential: .*shapes"):
+    with pytest.raises(TraceError, match=r"cannot run Sequential: .*shapes"):
         record_calls(model, ((torch.zeros(1, 2),), {}))
     assert not model[0]._forward_pre_hooks

@@ -4,11 +4,13 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
+import timm
 import torch
+from timm.utils.model import reparameterize_model
 from torch import nn
 
 import spdify
-from spdify.errors import BundleError, PlanError
+from spdify.errors import BundleError, PlanError, RefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,3 +113,22 @@ def test_another_network_is_told_apart_by_a_shape(tmp_path: Path) -> None:
     spdify.convert(build(10), input_size=(3, 9, 9)).save(tmp_path / "out", onnx=False)
     with pytest.raises(PlanError, match=r"2.bias: expected \(10,\), got \(7,\)"):
         spdify.load(tmp_path / "out", model=build(7))
+
+
+def test_a_folded_network_is_folded_again(tmp_path: Path) -> None:
+    conversion = spdify.convert("mobileone_s0", proof="site", input_size=(3, 32, 32), reparameterize=True)
+    conversion.save(tmp_path / "out", onnx=False)
+    loaded = spdify.load(tmp_path / "out")
+    assert same_state(loaded, conversion.model)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), conversion.model(x))
+    with pytest.raises(RefusedError, match="replaced by spdify"):
+        reparameterize_model(loaded)
+
+
+def test_a_folded_module_is_folded_again_from_the_original(tmp_path: Path) -> None:
+    original = timm.create_model("mobileone_s0").eval()
+    conversion = spdify.convert(original, proof="site", input_size=(3, 32, 32), reparameterize=True)
+    conversion.save(tmp_path / "out", onnx=False)
+    assert same_state(spdify.load(tmp_path / "out", model=original), conversion.model)
