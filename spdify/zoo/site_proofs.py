@@ -69,4 +69,7 @@ def with_values(module: nn.Module) -> nn.Module:
         empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         return empty.uniform_(0.1, 1.0, generator=generator) if empty.is_floating_point() else empty.zero_()
 
-    return _copy_with(module, value)
+    copied = _copy_with(module, value)
+    if hasattr(copied, "init_non_persistent_buffers"):  # timm's way to have constants computed again
+        copied.init_non_persistent_buffers()
+    return copied

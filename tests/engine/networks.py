@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import timm.layers
 import torch
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 
@@ -74,6 +76,27 @@ class Entangled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.pool(self.conv(x))  # type: ignore[no-any-return]
+
+
+class Adapted(nn.Module):
+    """Classes of timm with a forward of their own, and a pool without weights over two channel counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = timm.layers.Conv2dSame(3, 6, 3, 2)
+        self.std = timm.layers.ScaledStdConv2d(3, 6, 3, 2)
+        self.short = timm.layers.StdConv2d(3, 6, 1, 2)
+        self.blur = timm.layers.BlurPool2d(6)
+        self.pool = MaxPool2dSame(3, 2)
+        self.routing = nn.Linear(6, 4)
+        self.cond = timm.layers.CondConv2d(6, 8, 3, 2, "same", bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        thumb = self.pool(x).mean((1, 2, 3))
+        x = self.same(x) + self.std(x) + self.short(x)
+        x = self.blur(x) + self.pool(x)
+        y: torch.Tensor = self.cond(x, self.routing(x.mean((2, 3))).sigmoid())
+        return y + thumb[:, None, None, None]
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -10,12 +10,21 @@ import timm
 import torch
 from torch import nn
 
-from spdify.blocks import SPDAvgPool, SPDConv, SPDMaxPool, SPDPointwiseConv
+from spdify.blocks import (
+    SPDAvgPool,
+    SPDCondConv,
+    SPDConv,
+    SPDMaxPool,
+    SPDPerChannels,
+    SPDPointwiseConv,
+    SPDStdConv,
+    SPDStdPointwiseConv,
+)
 from spdify.engine import apply, map_weights, rebuild
 from spdify.errors import PlanError, RulebookError
 from spdify.graph import fingerprint
 from spdify.records import Plan
-from tests.engine.networks import Entangled, Net, Shared, randomised
+from tests.engine.networks import Adapted, Entangled, Net, Shared, randomised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,3 +291,70 @@ def test_models_of_timm(plan_for: Callable[..., Plan], name: str, sites: int) ->
     assert converted(x).shape == (2, 3)
     mapped = map_weights(model.state_dict(), plan)
     assert set(mapped) == set(apply(model, plan).state_dict())
+
+
+def test_classes_with_a_forward_of_their_own(plan_for: Callable[..., Plan]) -> None:
+    model = randomised(Adapted().double())
+    converted = apply(model, plan_for(model, 1, 3, 33, 35))
+    assert {name: type(module) for name, module in converted.named_children() if name != "routing"} == {
+        "same": SPDConv,
+        "std": SPDStdConv,
+        "short": SPDStdPointwiseConv,
+        "blur": SPDConv,
+        "pool": SPDPerChannels,
+        "cond": SPDCondConv,
+    }
+    assert_same(model, converted, 3, 33, 35)
+    kept = {name: p.shape for name, p in model.named_parameters() if name not in {"same.weight", "cond.weight"}}
+    assert kept.items() <= {name: p.shape for name, p in converted.named_parameters()}.items()
+
+
+def test_what_is_new_in_them_is_frozen_with_the_old_weight(plan_for: Callable[..., Plan]) -> None:
+    model = Adapted()
+    model.std.weight.requires_grad_(False)
+    model.short.requires_grad_(False)
+    converted = apply(model, plan_for(model, 1, 3, 33, 35))
+    flags = {name: p.requires_grad for name, p in converted.named_parameters()}
+    assert {name for name, flag in flags.items() if not flag} == {
+        "std.weight", "std.phase_weight", "short.weight", "short.phase_weight",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value", "words"),
+    [
+        ("std", "eps", 1e-2, "eps 0.01, planned 1e-06"),
+        ("std", "scale", 2.0, "gain_scale 2.0, planned"),
+        ("blur", "pad_mode", "constant", "padding_mode zeros, planned reflect"),
+        ("cond", "dynamic_padding", False, "padding_mode zeros, planned same"),
+    ],
+)
+def test_a_plan_made_for_other_constants_is_refused(
+    plan_for: Callable[..., Plan], path: str, name: str, value: object, words: str
+) -> None:
+    """No tensor and no fingerprint shows them: the plan's own record does."""
+    model = Adapted()
+    plan = plan_for(model, 1, 3, 33, 35)
+    other = Adapted()
+    setattr(other.get_submodule(path), name, value)
+    assert fingerprint(other) == plan.fingerprint
+    with pytest.raises(PlanError, match=words):
+        apply(other, plan)
+    apply(Adapted(), plan)
+
+
+def test_a_plan_of_before_there_were_adapters_is_read(plan_for: Callable[..., Plan]) -> None:
+    model = Net()
+    plan = plan_for(model, *SHAPE)
+    old = plan.model_dump(mode="json")
+    for decision in old["decisions"]:
+        del decision["site"]["constants"], decision["site"]["channels"]
+        decision["params"].pop("standardisation", None)
+    replayed = apply(model, Plan.model_validate(old))
+    assert replayed.state_dict().keys() == apply(model, plan).state_dict().keys()
+
+
+def test_a_plan_with_constants_goes_through_json(plan_for: Callable[..., Plan]) -> None:
+    model = Adapted()
+    plan = plan_for(model, 1, 3, 33, 35)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan

@@ -6,7 +6,13 @@ import pytest
 
 from spdify.engine import bind, make_rewrite
 from spdify.errors import RulebookError
-from spdify.rewrites import ReplaceAveragePool, ReplaceMaxPool, ReplaceStridedConv, ReplaceSubsamplingSlice
+from spdify.rewrites import (
+    ReplaceAveragePool,
+    ReplaceBlurPool,
+    ReplaceMaxPool,
+    ReplaceStridedConv,
+    ReplaceSubsamplingSlice,
+)
 from spdify.rulebook import load_rulebook, parse_rulebook, with_overrides
 
 
@@ -15,6 +21,7 @@ def test_the_default_rulebook_binds() -> None:
     assert {name: type(rewrite) for name, rewrite in rewrites.items()} == {
         "strided-conv": ReplaceStridedConv,
         "average-pool": ReplaceAveragePool,
+        "blur-pool": ReplaceBlurPool,
         "max-pool": ReplaceMaxPool,
         "subsampling-slice": ReplaceSubsamplingSlice,
     }
@@ -32,7 +39,7 @@ def test_params_reach_the_rewrite() -> None:
     ("name", "params", "message"),
     [
         ("replace-strided-convs", {}, "Did you mean replace-strided-conv?"),
-        ("blur", {}, "Known: replace-average-pool, replace-max-pool, replace-strided-conv, "),
+        ("blur", {}, "Known: replace-average-pool, replace-blur-pool, replace-max-pool, replace-strided-conv, "),
         ("keep", {}, "there is none of that name"),
         (
             "replace-strided-conv",

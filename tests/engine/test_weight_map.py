@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from spdify.engine import apply, map_weights
 from spdify.errors import PlanError
-from tests.engine.networks import Entangled, Net, Shared, randomised
+from tests.engine.networks import Adapted, Entangled, Net, Shared, randomised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ def net() -> nn.Module:
     [
         (Net, SHAPE),
         (Shared, (1, 4, 64, 64)),
+        (Adapted, (1, 3, 32, 35)),
         (lambda: Entangled(pool_first=True), (1, 3, 32, 32)),
         (lambda: Entangled(pool_first=False), (1, 3, 32, 32)),
         (lambda: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2)), (1, 3, 32, 32)),
@@ -154,3 +155,29 @@ def test_weights_of_another_network_are_refused(
     change(state)
     with pytest.raises(PlanError, match=message):
         map_weights(state, plan_for(net, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("std.gain", r"std.gain: expected .*\(6, 1, 1, 1\), got \(2,\)"),
+        ("cond.weight", r"cond.weight: expected .*\(4, 432\), got \(2,\)"),
+        ("cond.bias", r"cond.bias: expected .*\(4, 8\), got \(2,\)"),
+    ],
+)
+def test_tensors_beside_weight_and_bias_are_looked_at(plan_for: Callable[..., Plan], name: str, message: str) -> None:
+    model = Adapted()
+    state = dict(model.state_dict()) | {name: torch.zeros(2)}
+    with pytest.raises(PlanError, match=message):
+        map_weights(state, plan_for(model, 1, 3, 32, 32))
+
+
+def test_another_checkpoint_of_a_network_of_adapted_classes(plan_for: Callable[..., Plan]) -> None:
+    model = randomised(Adapted().double())
+    plan = plan_for(model, 1, 3, 33, 35)
+    converted = apply(model, plan)
+    other = randomised(copy.deepcopy(model), seed=7)
+    converted.load_state_dict(map_weights(other.state_dict(), plan))
+    for size in ((33, 35), (34, 33), (32, 32)):
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(converted(x), other(x), rtol=1e-10, atol=1e-10)

@@ -213,11 +213,35 @@ class GlobalToo(Pools):
         return self.pool(x), self.pool(nn.functional.adaptive_avg_pool2d(self.conv(x), 4))
 
 
-@pytest.mark.parametrize("model", [OverTransposed(nn.AvgPool2d((1, 2))), GlobalToo(nn.MaxPool2d(4, 3))])
-def test_a_pool_whose_channels_depend_on_more_than_the_model_has_an_obstacle(model: nn.Module) -> None:
-    found = survey(model, Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),)))
+class OverBoth(Pools):
+    """Channels of 4 and, transposed, of the height; at twice the size the height is a count that is known already."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        wide = torch.cat([x] * 11, 1)[:, :32]
+        return self.pool(x.permute(0, 2, 3, 1)), self.pool(wide)
+
+
+class MoreInTraining(Pools):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.pool(x), self.pool(self.conv(x))) if self.training else (self.pool(x),)
+
+
+@pytest.mark.parametrize("kind", [OverTransposed, OverBoth])
+def test_a_pool_whose_channels_depend_on_the_input_size_has_an_obstacle(kind: type[Pools]) -> None:
+    found = survey(kind(nn.AvgPool2d((1, 2))), Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),)))
     (site,) = found.sites
-    assert "its number of channels depends on the call or on the input size" in " ".join(site.obstacles)
+    assert "its number of channels depends on the input size" in " ".join(site.obstacles)
+
+
+@pytest.mark.parametrize("model", [GlobalToo(nn.MaxPool2d(4, 3)), MoreInTraining(nn.AvgPool2d(2))])
+def test_a_pool_over_several_channel_counts_has_them_all(model: nn.Module) -> None:
+    (site,) = survey(model, Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),))).sites
+    assert (site.channels, site.obstacles) == ((3, 4), ())
+
+
+def test_a_pool_over_one_channel_count_lists_none() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2))
+    assert [s.channels for s in survey(model, Inputs(args=(InputSpec(shape=(1, 3, 16, 16)),))).sites] == [(), ()]
 
 
 def test_a_weight_that_is_a_buffer_is_an_obstacle() -> None:

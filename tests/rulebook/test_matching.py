@@ -183,6 +183,7 @@ def test_no_rule_for_a_site() -> None:
         ("conv", "strided-conv"),
         ("avg_pool", "average-pool"),
         ("max_pool", "max-pool"),
+        ("blur_pool", "blur-pool"),
         ("slice", "subsampling-slice"),
     ],
 )

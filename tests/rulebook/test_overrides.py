@@ -24,7 +24,7 @@ def test_nothing_set_nothing_changed(book: Rulebook) -> None:
 def test_one_parameter_is_set_and_the_rest_stays(book: Rulebook) -> None:
     before = book.model_copy(deep=True)
     changed = with_overrides(book, ["strided-conv.kernel=odd"])
-    assert changed.rules[0].params == {"kernel": "odd", "pointwise": "separable"}
+    assert changed.rules[0].params == {"kernel": "odd", "pointwise": "separable", "standardisation": "keep"}
     assert changed.rules[1:] == book.rules[1:]
     assert (changed.name, changed.source) == (book.name, book.source)
     assert book == before

@@ -32,8 +32,12 @@ def test_the_default_rulebook_says_what_it_does() -> None:
     book = load_rulebook("spd")
     rules = {rule.name: (rule.rewrite, rule.params) for rule in book.rules}
     assert rules == {
-        "strided-conv": ("replace-strided-conv", {"kernel": "minimal", "pointwise": "separable"}),
+        "strided-conv": (
+            "replace-strided-conv",
+            {"kernel": "minimal", "pointwise": "separable", "standardisation": "keep"},
+        ),
         "average-pool": ("replace-average-pool", {}),
+        "blur-pool": ("replace-blur-pool", {}),
         "max-pool": ("replace-max-pool", {"form": "tournament"}),
         "subsampling-slice": ("replace-subsampling-slice", {}),
     }
@@ -49,7 +53,7 @@ def test_a_path_is_read(tmp_path: Path) -> None:
 def test_a_file_beside_does_not_hide_a_known_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spd.toml").write_text(GOOD)
     monkeypatch.chdir(tmp_path)
-    assert len(load_rulebook("spd").rules) == 4
+    assert len(load_rulebook("spd").rules) == 5
     assert len(load_rulebook("spd.toml").rules) == 1
 
 

@@ -1,0 +1,58 @@
+"""Liveness of blocks with parameters that are zero at the start."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import timm.layers
+import torch
+from torch import Tensor, nn
+
+from spdify.verification.liveness import _is_weight, _sigma
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Standardised(nn.Module):
+    """A standardised convolution that the output depends on by `share`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.conv, self.other, self.share = timm.layers.StdConv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 3, 2, 1), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 4, …)."""
+        return self.share * self.conv(x) + self.other(x)
+
+
+def test_weights_that_are_zero_at_the_start_do_not_make_a_site_look_dead(convert: Callable) -> None:
+    live = convert(Standardised(1.0)).prove()["live sites"]
+    assert live.outcome == "passed"
+    assert live.value > 1e-3
+
+
+def test_a_dead_site_with_such_weights_is_still_seen(convert: Callable) -> None:
+    live = convert(Standardised(0.0)).prove()["live sites"]
+    assert live.outcome == "not run"
+    assert "conv" in live.detail
+
+
+@pytest.mark.parametrize(
+    ("parameter", "sigma"),
+    [
+        (torch.tensor([[3.0, -4.0]]), math.sqrt(12.5)),
+        (torch.zeros(5, 8, 2, 2), 1 / math.sqrt(32)),
+        (torch.zeros(5), 1.0),
+    ],
+)
+def test_the_size_of_a_perturbation(parameter: Tensor, sigma: float) -> None:
+    assert float(_sigma(parameter)) == pytest.approx(sigma)
+
+
+def test_the_biases_of_experts_are_no_weights() -> None:
+    assert _is_weight("weight", torch.zeros(4, 8))
+    assert not _is_weight("bias", torch.zeros(4, 8))
+    assert not _is_weight("weight", torch.zeros(8))
