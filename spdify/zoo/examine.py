@@ -71,11 +71,11 @@ class _Examination:
     def step(self, stage: str) -> Iterator[None]:
         """Time a step; where something is raised in it, `stage` names it afterwards."""
         self.stage = stage
-        started = time.monotonic()
+        started = time.process_time()
         try:
             yield
         finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started, 3)
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.process_time() - started, 3)
 
 
 def examine(

@@ -76,7 +76,8 @@ class ZooRecord(Record):
         sites_proved: Applied exact sites whose own proof passed.
         worst_site_error: Largest relative error of all proofs of sites; 1e-10 is allowed.
         checks: Checks of the converted model, whole and structural.
-        seconds: By step, on one core.
+        seconds: CPU time by step; every worker has one thread.
+        wall_seconds: Time of the worker from fork to end.
         peak_memory_bytes: Largest resident memory of the worker, PyTorch and the libraries included.
     """
 
@@ -97,6 +98,7 @@ class ZooRecord(Record):
     worst_site_error: float | None = None
     checks: tuple[Check, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
+    wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
 
     def count(self, action: str) -> int:
@@ -110,7 +112,7 @@ class ZooRecord(Record):
     @property
     def finding(self) -> ZooRecord:
         """The record without what differs from run to run: time and memory."""
-        return self.model_copy(update={"seconds": {}, "peak_memory_bytes": None})
+        return self.model_copy(update={"seconds": {}, "wall_seconds": 0.0, "peak_memory_bytes": None})
 
 
 class OnnxAttempt(Record):
@@ -129,10 +131,10 @@ class OnnxFamilyRecord(Record):
 
     Attributes:
         name: The family, or with `--onnx all` the model.
-        outcome: That of the last attempt; `none converted` where the family has no converted model.
+        outcome: That of the last attempt.
         attempts: In order of cost.
         failure: Where the worker was lost.
-        seconds: On one core.
+        seconds: Wall time of the worker.
         peak_memory_bytes: Of the worker.
     """
 

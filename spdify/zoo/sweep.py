@@ -232,12 +232,13 @@ def _record_of(end: Ended) -> tuple[ZooRecord, dict[str, float]]:
     if end.payload is None:
         lost = ZooRecord(
             name=end.name, family=family_of(end.name), outcome="failed", failure=_loss(end),
-            seconds={"worker": round(end.seconds, 3)}, peak_memory_bytes=end.peak_memory_bytes,
+            wall_seconds=round(end.seconds, 3), peak_memory_bytes=end.peak_memory_bytes,
         )  # fmt: skip
         return lost, {}
     content = json.loads(end.payload)
     record = ZooRecord.model_validate_json(content["record"])
-    return record.model_copy(update={"peak_memory_bytes": end.peak_memory_bytes}), content["proofs"]
+    measured = {"wall_seconds": round(end.seconds, 3), "peak_memory_bytes": end.peak_memory_bytes}
+    return record.model_copy(update=measured), content["proofs"]
 
 
 def _onnx_record_of(end: Ended) -> OnnxFamilyRecord:

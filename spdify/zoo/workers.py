@@ -176,12 +176,13 @@ class Workers:
         self._looked = now
         held = {pid: resident_bytes(pid) for pid in self._running}
         self.peak_memory_bytes = max(self.peak_memory_bytes, sum(held.values()) + resident_bytes(os.getpid()))
-        if sum(held.values()) > self.limits.memory_gb * GIGABYTE:
+        budget = self.limits.memory_gb * GIGABYTE
+        dying = any(worker.killed_for is not None for worker in self._running.values())
+        if sum(held.values()) > budget and not dying:  # else what is held is about to become less
             worker = self._running[max(held, key=lambda pid: held[pid])]
-            if worker.killed_for is None:
-                worker.killed_for = "memory"
-                worker.again = not worker.alone and held[worker.pid] <= self.limits.memory_gb * GIGABYTE
-                _kill(worker.pid)
+            worker.killed_for = "memory"
+            worker.again = not worker.alone and held[worker.pid] <= budget
+            _kill(worker.pid)
 
     def _kill_all(self) -> None:
         for worker in list(self._running.values()):

@@ -1,0 +1,144 @@
+"""Charts as SVG, written by hand: plain text that renders in a README, with a title for those who hear it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+INK, QUIET, LINE, GROUND = "#1f2933", "#52606d", "#d9dee4", "#ffffff"
+COLOURS = {
+    "exact": "#2f7d5b", "partial": "#8fc1a9", "approximate": "#6c8ebf", "nothing": "#c3cad2", "failed": "#c0392b",
+    "applied": "#2f7d5b", "kept": "#c3cad2", "refused": "#d98c3f",
+}  # fmt: skip
+ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
+FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = "") -> str:
+    return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(text)}</text>"
+
+
+def _rectangle(x: float, y: float, width: float, height: float, colour: str, label: str = "") -> str:
+    hover = f"<title>{escape(label)}</title>" if label else ""
+    box = f"x='{x:.1f}' y='{y:.1f}' width='{max(width, 0):.1f}' height='{height:.1f}'"
+    return f"<rect {box} fill='{colour}'>{hover}</rect>"
+
+
+def _picture(width: float, height: float, title: str, description: str, shapes: Sequence[str]) -> str:
+    """Put shapes on a light ground, with a title that is seen and one that is read out."""
+    head = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
+        f"height='{height:.0f}' role='img' aria-labelledby='title desc' {FONT}>"
+    )
+    return "\n".join([
+        head,
+        f"<title id='title'>{escape(title)}</title>",
+        f"<desc id='desc'>{escape(description)}</desc>",
+        _rectangle(0, 0, width, height, GROUND),
+        _text(12, 22, title, more="font-weight='600' font-size='14'"),
+        *shapes,
+        "</svg>\n",
+    ])
+
+
+def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
+    shapes = []
+    for key, words in names.items():
+        shapes += [_rectangle(x, y - 9, 10, 10, COLOURS[key]), _text(x + 15, y, words, colour=QUIET)]
+        x += 15 + CHARACTER * len(words) + 18
+    return shapes
+
+
+def stacked_bars(
+    title: str, description: str, rows: Mapping[str, Mapping[str, int]], legend: Mapping[str, str]
+) -> str:
+    """Draw one bar per row, its parts side by side and as long as they are many.
+
+    Args:
+        title: Above the chart.
+        description: What it shows, for those who do not see it.
+        rows: Label to parts by key of `legend`.
+        legend: Keys of the colours, in order, with words.
+    """
+    left = 20 + CHARACTER * max((len(label) for label in rows), default=0)
+    room, top = 420.0, 62.0
+    most = max((sum(parts.values()) for parts in rows.values()), default=1) or 1
+    shapes = _legend(legend, 12, 44)
+    for index, (label, parts) in enumerate(rows.items()):
+        y, x = top + index * ROW, left
+        shapes.append(_text(left - 8, y + 11, label, anchor="end"))
+        for key, words in legend.items():
+            width = room * parts.get(key, 0) / most
+            shapes.append(_rectangle(x, y, width, ROW - 4, COLOURS[key], f"{label}: {parts.get(key, 0)} {words}"))
+            x += width
+        shapes.append(_text(x + 6, y + 11, str(sum(parts.values())), colour=QUIET))
+    return _picture(
+        max(left + room + 60, _legend_width(legend)), top + ROW * len(rows) + 12, title, description, shapes
+    )
+
+
+def _legend_width(legend: Mapping[str, str]) -> float:
+    return 24 + sum(33 + CHARACTER * len(words) for words in legend.values())
+
+
+def bars(title: str, description: str, rows: Mapping[str, tuple[int, str]]) -> str:
+    """Draw one bar per row under its label, which may be a sentence.
+
+    Args:
+        title: Above the chart.
+        description: What it shows, for those who do not see it.
+        rows: Label to number and colour key.
+    """
+    room, top, height = 620.0, 44.0, 36
+    most = max((number for number, _ in rows.values()), default=1) or 1
+    shapes = []
+    for index, (label, (number, key)) in enumerate(rows.items()):
+        y = top + index * height
+        width = room * number / most
+        shapes += [
+            _text(12, y + 10, label if len(label) <= 105 else f"{label[:104]}…"),  # noqa: PLR2004 - what fits
+            _rectangle(12, y + 15, width, 12, COLOURS[key], f"{label}: {number}"),
+            _text(18 + width, y + 25, str(number), colour=QUIET),
+        ]
+    return _picture(room + 80, top + height * len(rows) + 8, title, description, shapes)
+
+
+def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *, most: float) -> str:
+    """Draw one strip per row with a mark per value, and its median: how relative changes are spread.
+
+    Args:
+        title: Above the chart.
+        description: What it shows, for those who do not see it.
+        rows: Label to values in ascending order (0.1 is +10 %).
+        most: Right end of the axis; larger values are drawn there.
+    """
+    left, room, top, height = 150.0, 520.0, 50.0, 46
+    bottom = top + height * len(rows)
+    least = min(0.0, *(values[0] for values in rows.values() if values))
+
+    def place(value: float) -> float:
+        return left + room * (min(value, most) - least) / (most - least)
+
+    shapes = []
+    for step in range(6):
+        value = least + (most - least) * step / 5
+        x = place(value)
+        shapes += [
+            f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}' stroke='{LINE}'/>",
+            _text(x, bottom + 16, f"{100 * value:+.0f} %", anchor="middle", colour=QUIET),
+        ]
+    for index, (label, values) in enumerate(rows.items()):
+        y = top + index * height
+        shapes.append(_text(left - 10, y + 18, label, anchor="end"))
+        marks = "".join(f"M{place(v):.1f} {y + 4:.1f}v20" for v in values)
+        shapes.append(f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='0.22' stroke-width='1.4'/>")
+        if values:
+            middle = values[len(values) // 2]
+            shapes += [
+                f"<path d='M{place(middle):.1f} {y:.1f}v28' stroke='{INK}' stroke-width='2'/>",
+                _text(place(middle) + 5, y + 38, f"median {100 * middle:+.1f} %", colour=QUIET),
+            ]
+    return _picture(left + room + 50, bottom + 30, title, description, shapes)
