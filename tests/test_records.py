@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from spdify.records import Call, Claim, Decision, Geometry, Inputs, InputSpec, Measure, Plan, Shape, Site, Source
@@ -39,6 +40,22 @@ def test_output_size_is_that_of_torch(*, ceil_mode: bool) -> None:
         assert found == pool(torch.zeros(1, 1, n)).shape[-1], (k, s, p, d, n)
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_output_size_with_same_padding_is_that_of_timm(*, ceil_mode: bool) -> None:
+    for k, s, d, n in product((1, 2, 3, 5), (1, 2, 3, 7), (1, 2), range(1, 15)):
+        pool = MaxPool2dSame((k, 1), (s, 1), dilation=(d, 1), ceil_mode=ceil_mode)
+        geometry = window(k, s, 0, d, ceil_mode=ceil_mode, padding_mode="same")
+        assert geometry.output_size(n, 0) == pool(torch.zeros(1, 1, n, 1)).shape[2] == -(-n // s), (k, s, d, n)
+
+
+def test_positions_read_with_same_padding() -> None:
+    same = {"padding_mode": "same"}
+    assert window(3, 2, 0, **same).positions_read((8,)) == 1  # one position of padding, above
+    assert window(1, 2, 0, **same).positions_read((8,)) == 0.5
+    assert window(2, 3, 0, **same).positions_read((9,)) == 6 / 9
+    assert window(2, 3, 0, **same).positions_read((10,)) == 7 / 10
+
+
 def test_positions_read() -> None:
     assert window(1, 2, 0).positions_read((8,)) == 0.5
     assert window(3, 2, 1).positions_read((8,)) == 1
@@ -54,6 +71,7 @@ def test_positions_read() -> None:
         (window(1, 2, 0), "1 s2"),
         (window(3, 2, 2, 2, groups=2), "3 s2 p2 d2 g2"),
         (window(groups=4, padding_mode="reflect"), "3 s2 p1 dw reflect"),
+        (window(padding=0, padding_mode="same"), "3 s2 same"),
         (window(ceil_mode=True, count_include_pad=False), "3 s2 p1 ceil no-pad-count"),
         (window(kernel=3, padding=0, count_include_pad=False), "3 s2"),
         (window(kernel=(1, 3), stride=(1, 2), padding=(0, 1), dilation=(1, 1)), "1x3 s1x2 p0x1"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 if TYPE_CHECKING:
@@ -154,7 +155,10 @@ def scatter_taps(weight: Tensor, axes: Sequence[Phases]) -> Tensor:
     """
     for i, axis in enumerate(axes):
         weight = _spread(weight, 2 + i, axis)
-    return space_to_depth(weight, [axis.scale for axis in axes]).contiguous()
+    moved = space_to_depth(weight, [axis.scale for axis in axes])
+    # A copy with plain strides: by those that moving leaves behind at axes of one position, PyTorch would take a 1×1
+    # kernel for channels-last, lay out the output so, and draw another dropout mask over it.
+    return moved.clone(memory_format=torch.contiguous_format)
 
 
 def _spread(weight: Tensor, dim: int, axis: Phases) -> Tensor:

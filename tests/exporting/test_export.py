@@ -15,6 +15,15 @@ from onnxscript import ir
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
+from spdify.blocks import (
+    SPDAvgPool,
+    SPDCondConv,
+    SPDConv,
+    SPDMaxPool,
+    SPDPerChannels,
+    SPDStdConv,
+    SPDStdPointwiseConv,
+)
 from spdify.errors import ExportError, UsageError
 from spdify.exporting import OnnxOptions, export, files
 from tests.exporting.networks import Residual, check_named, images, randomised
@@ -199,6 +208,42 @@ def test_blocks_of_converted_models_keep_the_batch_open(
     record = export(model, make_inputs=lambda batch: ((torch.randn(batch, *shape),), {}), perturbed=randomised(model))
     assert record.dynamic_batch
     assert {check.outcome for check in record.checks} == {"passed"}
+
+
+BLOCKS: dict[str, nn.Module] = {
+    "convolution, same": SPDConv(3, 6, 2, 2, [(0, 2)] * 2, groups=3, margin=(3, 3), padding_mode="same"),
+    "average, same": SPDAvgPool(3, 3, 2, same=True),
+    "maximum, same": SPDMaxPool(3, 3, 2, same=True),
+    "maximum, dilated": SPDMaxPool(3, 3, 2, 1, 2),
+    "standardised": SPDStdConv(3, 6, 3, 2, 1, gain_scale=0.3),
+    "standardised, dilated, same": SPDStdConv(3, 6, 3, 2, dilation=2, same=True),
+    "standardised, pointwise": SPDStdPointwiseConv(3, 6, gain_scale=0.3),
+    "per channels": SPDPerChannels({3: SPDMaxPool(3, 2), 5: SPDAvgPool(5, 2)}),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_of_adapted_classes_keep_the_batch_open(export: Export, block: str) -> None:
+    model = nn.Sequential(BLOCKS[block])
+    record = export(model, perturbed=randomised(model))
+    assert record.dynamic_batch
+    assert {check.outcome for check in record.checks} == {"passed"}
+
+
+class Conditional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.routing, self.conv = nn.Linear(3, 4), SPDCondConv(3, 4, 2, 2, num_experts=4, extent=(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x, self.routing(x.mean((2, 3))).sigmoid())
+
+
+def test_weights_per_sample_are_exported_at_one_batch(export: Export) -> None:
+    record = export(Conditional(), perturbed=randomised(Conditional()))
+    assert not record.dynamic_batch
+    assert "failed" not in {check.outcome for check in record.checks}
+    assert check_named(record, "onnx batch 1").outcome == "passed"
 
 
 @pytest.mark.parametrize("opset", [18, 25])

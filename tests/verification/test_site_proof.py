@@ -72,7 +72,7 @@ def broken(base: Any, change: Callable[[Site, dict[str, Tensor]], dict[str, Tens
 @pytest.mark.parametrize(
     ("base", "change", "wrong"),
     [
-        (ReplaceStridedConv, lambda s, new: new | ({"gain": new["gain"] * 1.01} if "gain" in new else {}), {"std"}),
+        (ReplaceStridedConv, lambda _, new: new | ({"gain": new["gain"] * 1.01} if "gain" in new else {}), {"std"}),
         (
             ReplaceStridedConv,
             lambda s, new: new | ({"weight": new["weight"].roll(1, 0)} if "experts" in s.constants else {}),
@@ -80,13 +80,13 @@ def broken(base: Any, change: Callable[[Site, dict[str, Tensor]], dict[str, Tens
         ),
         (
             ReplaceStridedConv,
-            lambda s, new: new | ({"phase_weight": new["phase_weight"] + 1e-6} if "phase_weight" in new else {}),
+            lambda _, new: new | ({"phase_weight": new["phase_weight"] + 1e-6} if "phase_weight" in new else {}),
             {"std", "short"},
         ),
-        (ReplaceBlurPool, lambda s, new: {"weight": new["weight"].roll(1, -1)}, {"blur"}),
+        (ReplaceBlurPool, lambda _, new: {"weight": new["weight"].roll(1, -1)}, {"blur"}),
         (
             ReplaceMaxPool,
-            lambda s, new: new | {"blocks.6.tournament.1.weight": new["blocks.6.tournament.1.weight"].abs()},
+            lambda _, new: new | {"blocks.6.tournament.1.weight": new["blocks.6.tournament.1.weight"].abs()},
             {"pool"},
         ),
     ],
