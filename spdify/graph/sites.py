@@ -104,13 +104,13 @@ def _shrunk_otherwise(census: Census) -> tuple[LeftAlone, ...]:
 def _unseen(unopened: dict[str, str]) -> tuple[LeftAlone, ...]:
     """List the modules whose own code one eye sees only."""
     return tuple(
-        LeftAlone(path=path, operator="its own code", reason=f"only the census looks here: {_first_line(why)}")
+        LeftAlone(path=path, operator="its own code", reason=f"only the census looks here: {_first_sentence(why)}")
         for path, why in sorted(unopened.items())
     )
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
+def _first_sentence(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0].partition(". ")[0]
 
 
 def _compare(model: nn.Module, trace: Trace, census: Census, mode: Mode) -> tuple[list[Operation], list[str]]:

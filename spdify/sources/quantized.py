@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch.ao.nn import quantized
-
 from spdify.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -14,8 +12,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.sparse.quantized.")
-#: Live in the same package and compute in floating point: places that a later quantization fills.
-_FLOATING = (quantized.FloatFunctional, quantized.FXFloatFunctional)
+#: Live in the same package and compute in floating point: places that a later quantization fills. By name, since
+#: newer releases of PyTorch may come without the package.
+_FLOATING = ("FloatFunctional", "FXFloatFunctional")
 
 
 def require_floats(model: nn.Module, name: str) -> None:
@@ -41,7 +40,7 @@ def _quantized(model: nn.Module) -> Iterator[str]:
     """Yield what is quantized, with its place."""
     for path, module in model.named_modules():
         kind = type(module)
-        if kind.__module__.startswith(_PACKAGES) and not isinstance(module, _FLOATING):
+        if kind.__module__.startswith(_PACKAGES) and kind.__name__ not in _FLOATING:
             yield f"{path or 'the model'}: {kind.__name__}"
         elif any(t.is_quantized for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
             yield f"{path or 'the model'}: a quantized tensor"
