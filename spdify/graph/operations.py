@@ -55,6 +55,11 @@ class Operation:
     rank: int = 0
 
     @property
+    def name(self) -> str:
+        """What a block would take the place of: a module, or an expression of its owner."""
+        return f"{self.owner}#{self.place.operation}" if self.place is not None and not self.called else self.owner
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What both eyes must agree on: owner, operator, window and spatial output, without axes of one position.
 

@@ -180,11 +180,6 @@ def _has_pool(seen: dict[Mode, list[Operation]]) -> bool:
     return any(op.operator != "conv" and judge(op) == SITE for ops in seen.values() for op in ops)
 
 
-def _name(op: Operation) -> str:
-    """Name what a block would take the place of: a module, or an expression of its owner."""
-    return f"{op.owner}#{op.place.operation}" if op.place is not None and not op.called else op.owner
-
-
 def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set[int]]:
     """Give the channels that reach each pool or slice when the inputs are larger.
 
@@ -198,7 +193,7 @@ def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set
         return {}
     for op in census.operations:
         if op.called or op.place is not None:
-            found[_name(op)].add(op.geometry.in_channels)
+            found[op.name].add(op.geometry.in_channels)
     return found
 
 
@@ -222,10 +217,10 @@ class _Channels:
         """Collect them; `elsewhere` holds those at another size, in eval mode."""
         self.here: dict[str, set[int]] = defaultdict(set)
         for op in (op for ops in seen.values() for op in ops if _has_block(op)):
-            self.here[_name(op)].add(op.geometry.in_channels)
+            self.here[op.name].add(op.geometry.in_channels)
         self._in_eval: dict[str, set[int]] = defaultdict(set)
         for op in seen["eval"]:
-            self._in_eval[_name(op)].add(op.geometry.in_channels)
+            self._in_eval[op.name].add(op.geometry.in_channels)
         self._elsewhere = elsewhere
 
     def several(self, name: str) -> tuple[int, ...]:
@@ -266,7 +261,7 @@ def _sites(
             if judge(op) != SITE:
                 continue
             if op.called or op.place is not None:
-                groups[_name(op)].append((mode, op))
+                groups[op.name].append((mode, op))
             else:
                 operation = f"{op.operator}:{numbers[f'{op.owner}#{op.operator}']}"
                 numbers[f"{op.owner}#{op.operator}"] += 1

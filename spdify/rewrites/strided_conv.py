@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from spdify.blocks import (
-    SPDCondConv, SPDConv, SPDFunctionalConv, SPDPointwiseConv, SPDStdConv, SPDStdPointwiseConv,
+    SPDCondConv,
+    SPDConv,
+    SPDFunctionalConv,
+    SPDPointwiseConv,
+    SPDStdConv,
+    SPDStdPointwiseConv,
 )  # fmt: skip
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.blocks.spd_pointwise_conv import one_phase

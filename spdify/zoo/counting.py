@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from spdify.records import Check, Measure
-    from spdify.zoo.records import SiteGroup, ZooRecord
+    from spdify.zoo.records import Outcome, SiteGroup, ZooRecord
 
 #: Strided operators of timm 1.0.31 and torchvision 0.29.1 at default sizes in eval mode, from a count of its own: a
 #: dispatch mode over plain forward passes, with nothing of this package in it.
@@ -34,7 +34,7 @@ class Reason:
     example: str
 
 
-def outcomes(records: Iterable[ZooRecord]) -> dict[str, int]:
+def outcomes(records: Iterable[ZooRecord]) -> dict[Outcome, int]:
     """Count models by outcome, all outcomes in their order."""
     counted = Counter(record.outcome for record in records)
     return {outcome: counted[outcome] for outcome in OUTCOMES}

@@ -29,13 +29,13 @@ from spdify.zoo.reduced import prove_reduced
 from spdify.zoo.site_proofs import SiteProofs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
 
     from spdify.graph.census import Census
     from spdify.graph.sites import Survey
-    from spdify.records import Decision, Plan
+    from spdify.records import Decision, Mode, Plan
     from spdify.rulebook import Rulebook
     from spdify.sources import LoadedModel
     from spdify.zoo.records import Outcome
@@ -94,7 +94,8 @@ def examine(
     """
     found = _Examination(name)
     proofs = SiteProofs(known or {}, seed=seed)
-    failure, outcome = None, "failed"
+    failure: Failure | None = None
+    outcome: Outcome = "failed"
     try:
         outcome = _examine(found, rulebook, proofs, seed)
     except Exception as error:  # noqa: BLE001 - of a thousand models each may fail in its own way
@@ -136,7 +137,7 @@ def _examine(found: _Examination, rulebook: Rulebook, proofs: SiteProofs, seed: 
         _record(found, eyes_agree("two eyes", before))
     if not plan.applied:
         return "nothing"
-    _convert(found, loaded.model, plan)
+    _convert(found, loaded.model, plan, modes=("eval",) if before.eval_only else MODES)
     _prove_sites(found, loaded.model, plan, proofs)
     _prove_whole(found, plan, seed, macs=cost.macs)
     return _outcome(plan)
@@ -211,32 +212,34 @@ def site_groups(plan: Plan) -> tuple[SiteGroup, ...]:
     return tuple(groups.values())
 
 
-def _convert(found: _Examination, model: nn.Module, plan: Plan) -> None:
-    """Convert, and look at what is left."""
+def _convert(found: _Examination, model: nn.Module, plan: Plan, *, modes: Sequence[Mode]) -> None:
+    """Convert, and look at what is left, in the modes in which the model runs."""
     with found.step("apply"):
         converted = apply(model, plan)
         untouched = untouched_tensors(model, converted, plan)
     with found.step("census"):
         censuses = {
             mode: take_census(converted, plan.inputs, mode=mode, batch=TRAIN_BATCH if mode == "train" else 1)
-            for mode in MODES
+            for mode in modes
         }
         found.facts["after"] = measure(converted, censuses["eval"])
         _record(found, untouched, _nothing_left(plan, censuses))
 
 
-def _nothing_left(plan: Plan, censuses: Mapping[str, Census]) -> Check:
+def _nothing_left(plan: Plan, censuses: Mapping[Mode, Census]) -> Check:
     """Check, by the census alone, that nothing downsamples in either mode but what was kept or refused."""
     name, words = "nothing else left", []
     for mode, census in censuses.items():
-        seen = {op.owner for op in census.operations if judge(op) == SITE}
-        allowed = {d.site.path for d in plan.decisions if d.action != "applied" and mode in d.site.modes}
+        seen = {op.name for op in census.operations if judge(op) == SITE}
+        left = [d.site for d in plan.decisions if d.action != "applied" and mode in d.site.modes]
+        # A functional call whose expression was not found goes by its owner.
+        allowed = {site.name if site.expression or not site.operation else site.path for site in left}
         words += [f"{mode}: {path} is still there" for path in sorted(seen - allowed)]
         words += [f"{mode}: {path} is gone" for path in sorted(allowed - seen)]
     if words:
         return Check(name=name, outcome="failed", detail="; ".join(words[:5]))
-    left = sum(d.action != "applied" for d in plan.decisions)
-    return Check(name=name, outcome="passed", value=float(left), detail="sites left, all kept or refused")
+    number = sum(d.action != "applied" for d in plan.decisions)
+    return Check(name=name, outcome="passed", value=float(number), detail="sites left, all kept or refused")
 
 
 def _prove_sites(found: _Examination, model: nn.Module, plan: Plan, proofs: SiteProofs) -> None:

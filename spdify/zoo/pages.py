@@ -91,7 +91,7 @@ def _head(runs: Sequence[RunRecord], records: Sequence[ZooRecord], exports: Sequ
 def _outcomes(records: Sequence[ZooRecord]) -> str:
     rows = [
         [OUTCOMES[outcome], *[_count(records, outcome, kind) for kind in ("timm", "torchvision")], number]
-        for outcome, number in counting.outcomes(records).items()  # type: ignore[misc]
+        for outcome, number in counting.outcomes(records).items()
     ]
     return "## Outcomes\n\n" + table(("outcome", "timm", "torchvision", "all"), rows)
 

@@ -33,15 +33,17 @@ def _picture(width: float, height: float, title: str, description: str, shapes: 
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
         f"height='{height:.0f}' role='img' aria-labelledby='title desc' {FONT}>"
     )
-    return "\n".join([
-        head,
-        f"<title id='title'>{escape(title)}</title>",
-        f"<desc id='desc'>{escape(description)}</desc>",
-        _rectangle(0, 0, width, height, GROUND),
-        _text(12, 22, title, more="font-weight='600' font-size='14'"),
-        *shapes,
-        "</svg>\n",
-    ])
+    return "\n".join(
+        [
+            head,
+            f"<title id='title'>{escape(title)}</title>",
+            f"<desc id='desc'>{escape(description)}</desc>",
+            _rectangle(0, 0, width, height, GROUND),
+            _text(12, 22, title, more="font-weight='600' font-size='14'"),
+            *shapes,
+            "</svg>\n",
+        ]
+    )
 
 
 def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
@@ -52,9 +54,7 @@ def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
     return shapes
 
 
-def stacked_bars(
-    title: str, description: str, rows: Mapping[str, Mapping[str, int]], legend: Mapping[str, str]
-) -> str:
+def stacked_bars(title: str, description: str, rows: Mapping[str, Mapping[str, int]], legend: Mapping[str, str]) -> str:
     """Draw one bar per row, its parts side by side and as long as they are many.
 
     Args:

@@ -7,20 +7,21 @@ size of the image, so the network is run on a small one, built for it where it t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from spdify.errors import SpdifyError
 from spdify.graph import fingerprint
-from spdify.records import Inputs
 from spdify.sources import BuildOptions, build, example_inputs
 from spdify.verification.model_proof import prove_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor, nn
 
-    from spdify.records import Check, Plan
+    from spdify.records import Check, Inputs, Plan
     from spdify.sources import LoadedModel
 
 SIZES = (96, 112, 128, 160, 192, 224, 256)  # multiples of 32 first of all, then of 14, 28 and 7
@@ -90,14 +91,9 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
         except SpdifyError as error:
             fault = error
             continue
-        inputs = loaded.inputs
-        proof = prove_model(
-            loaded.model,
-            own_plan,
-            lambda dtype, inputs=inputs: example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype),
-            seed=seed,
-        )
-        found = ReducedProof(inputs, proof.checks, loaded.model, own_plan, proof.state)
+        make_inputs = partial(_inputs, loaded.inputs, seed)
+        proof = prove_model(loaded.model, own_plan, make_inputs, seed=seed)
+        found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state)
         if found.ran:
             return found
         if best is None or _passed(found) > _passed(best):
@@ -105,6 +101,10 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
     if best is None:
         raise fault or SpdifyError(f"cannot prove {name}: it has no size to be tried on")
     return best
+
+
+def _inputs(inputs: Inputs, seed: int, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    return example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
 
 
 def _passed(proof: ReducedProof) -> int:

@@ -15,7 +15,7 @@ from spdify.graph.structure import _copy_with
 from spdify.verification.site_proof import original_of, site_error, what_is_proved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from spdify.records import Decision, Plan
 
@@ -70,6 +70,8 @@ def with_values(module: nn.Module) -> nn.Module:
         return empty.uniform_(0.1, 1.0, generator=generator) if empty.is_floating_point() else empty.zero_()
 
     copied = _copy_with(module, value)
-    if hasattr(copied, "init_non_persistent_buffers"):  # timm's way to have constants computed again
-        copied.init_non_persistent_buffers()
+    # timm's way to have constants computed again.
+    initialise: Callable[[], None] | None = getattr(copied, "init_non_persistent_buffers", None)
+    if initialise is not None:
+        initialise()
     return copied
