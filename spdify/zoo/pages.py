@@ -52,7 +52,7 @@ def page(
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; the first column is text, the others are numbers where they look like it."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', '∣') for cell in row)} |\n" for row in lines)
+    return "".join(f"| {' | '.join(str(cell).replace('|', r'\|') for cell in row)} |\n" for row in lines)
 
 
 def share(part: int, whole: int) -> str:

@@ -14,6 +14,7 @@ COLOURS = {
     "applied": "#2f7d5b", "kept": "#c3cad2", "refused": "#d98c3f",
 }  # fmt: skip
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
+STEPS = 5  # of an axis of changes
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
@@ -33,15 +34,17 @@ def _picture(width: float, height: float, title: str, description: str, shapes: 
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
         f"height='{height:.0f}' role='img' aria-labelledby='title desc' {FONT}>"
     )
-    return "\n".join([
-        head,
-        f"<title id='title'>{escape(title)}</title>",
-        f"<desc id='desc'>{escape(description)}</desc>",
-        _rectangle(0, 0, width, height, GROUND),
-        _text(12, 22, title, more="font-weight='600' font-size='14'"),
-        *shapes,
-        "</svg>\n",
-    ])
+    return "\n".join(
+        [
+            head,
+            f"<title id='title'>{escape(title)}</title>",
+            f"<desc id='desc'>{escape(description)}</desc>",
+            _rectangle(0, 0, width, height, GROUND),
+            _text(12, 22, title, more="font-weight='600' font-size='14'"),
+            *shapes,
+            "</svg>\n",
+        ]
+    )
 
 
 def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
@@ -52,9 +55,7 @@ def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
     return shapes
 
 
-def stacked_bars(
-    title: str, description: str, rows: Mapping[str, Mapping[str, int]], legend: Mapping[str, str]
-) -> str:
+def stacked_bars(title: str, description: str, rows: Mapping[str, Mapping[str, int]], legend: Mapping[str, str]) -> str:
     """Draw one bar per row, its parts side by side and as long as they are many.
 
     Args:
@@ -123,18 +124,21 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
         return left + room * (min(value, most) - least) / (most - least)
 
     shapes = []
-    for step in range(6):
-        value = least + (most - least) * step / 5
+    for step in range(STEPS + 1):
+        value = least + (most - least) * step / STEPS
         x = place(value)
         shapes += [
             f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}' stroke='{LINE}'/>",
-            _text(x, bottom + 16, f"{100 * value:+.0f} %", anchor="middle", colour=QUIET),
+            _text(x, bottom + 16, f"{'≥ ' * (step == STEPS)}{100 * value:+.0f} %", anchor="middle", colour=QUIET),
         ]
     for index, (label, values) in enumerate(rows.items()):
         y = top + index * height
         shapes.append(_text(left - 10, y + 18, label, anchor="end"))
+        faint = min(0.7, max(0.12, 40 / max(len(values), 1)))  # a thousand marks must still show where most are
         marks = "".join(f"M{place(v):.1f} {y + 4:.1f}v20" for v in values)
-        shapes.append(f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='0.22' stroke-width='1.4'/>")
+        shapes.append(
+            f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='{faint:.2f}' stroke-width='1.4'/>"
+        )
         if values:
             middle = values[len(values) // 2]
             shapes += [

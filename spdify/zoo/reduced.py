@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from spdify.errors import SpdifyError
 from spdify.graph import fingerprint
-from spdify.records import Inputs
 from spdify.sources import BuildOptions, build, example_inputs
 from spdify.verification.model_proof import prove_model
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from spdify.records import Check, Plan
+    from spdify.records import Check, Inputs, Plan
     from spdify.sources import LoadedModel
 
 SIZES = (96, 112, 128, 160, 192, 224, 256)  # multiples of 32 first of all, then of 14, 28 and 7

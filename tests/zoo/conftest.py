@@ -62,7 +62,9 @@ def records(make_record: Callable[..., ZooRecord]) -> list[ZooRecord]:
     nothing: dict[str, object] = {"after": None, "proof": "none", "sites_proved": 0, "worst_site_error": None}
     return [
         first,
-        make_record("timm:a_2", outcome="partial", sites=(*first.sites, refused), proof="site", proof_note="9.0 GMACs: so"),
+        make_record(
+            "timm:a_2", outcome="partial", sites=(*first.sites, refused), proof="site", proof_note="9.0 GMACs: so"
+        ),
         make_record("timm:b", outcome="nothing", sites=(), checks=(), **nothing),
         make_record("torchvision:c", outcome="failed", failure=failure, sites=(), checks=(), before=None, **nothing),
     ]
