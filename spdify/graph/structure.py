@@ -77,7 +77,7 @@ def _as_parameter(tensor: Tensor, *, requires_grad: bool) -> Tensor:
     if type(tensor) is not FakeTensor:
         return nn.Parameter(tensor, requires_grad=requires_grad)
     tensor.requires_grad_(requires_grad)
-    tensor._is_param = True  # type: ignore[attr-defined]  # noqa: SLF001 - how torch marks them
+    tensor._is_param = True  # noqa: SLF001 - how torch marks them
     return tensor
 
 

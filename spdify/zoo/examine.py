@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from spdify.graph.census import Census
     from spdify.graph.sites import Survey
-    from spdify.records import Decision, Plan
+    from spdify.records import Decision, Mode, Plan
     from spdify.rulebook import Rulebook
     from spdify.sources import LoadedModel
     from spdify.zoo.records import Outcome
@@ -94,7 +94,8 @@ def examine(
     """
     found = _Examination(name)
     proofs = SiteProofs(known or {}, seed=seed)
-    failure, outcome = None, "failed"
+    failure: Failure | None = None
+    outcome: Outcome = "failed"
     try:
         outcome = _examine(found, rulebook, proofs, seed)
     except Exception as error:  # noqa: BLE001 - of a thousand models each may fail in its own way
@@ -225,7 +226,7 @@ def _convert(found: _Examination, model: nn.Module, plan: Plan) -> None:
         _record(found, untouched, _nothing_left(plan, censuses))
 
 
-def _nothing_left(plan: Plan, censuses: Mapping[str, Census]) -> Check:
+def _nothing_left(plan: Plan, censuses: Mapping[Mode, Census]) -> Check:
     """Check, by the census alone, that nothing downsamples in either mode but what was kept or refused."""
     name, words = "nothing else left", []
     for mode, census in censuses.items():

@@ -18,11 +18,15 @@ STEPS = 5  # of an axis of changes
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = "") -> str:
+def _text(  # noqa: PLR0913 - where, what and how
+    x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = ""
+) -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(text)}</text>"
 
 
-def _rectangle(x: float, y: float, width: float, height: float, colour: str, label: str = "") -> str:
+def _rectangle(  # noqa: PLR0913 - where, how large and what
+    x: float, y: float, width: float, height: float, colour: str, label: str = ""
+) -> str:
     hover = f"<title>{escape(label)}</title>" if label else ""
     box = f"x='{x:.1f}' y='{y:.1f}' width='{max(width, 0):.1f}' height='{height:.1f}'"
     return f"<rect {box} fill='{colour}'>{hover}</rect>"

@@ -15,8 +15,9 @@ from spdify.sources import BuildOptions, build, example_inputs
 from spdify.verification.model_proof import prove_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    import torch
     from torch import Tensor, nn
 
     from spdify.records import Check, Inputs, Plan
@@ -89,14 +90,8 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
         except SpdifyError as error:
             fault = error
             continue
-        inputs = loaded.inputs
-        proof = prove_model(
-            loaded.model,
-            own_plan,
-            lambda dtype, inputs=inputs: example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype),
-            seed=seed,
-        )
-        found = ReducedProof(inputs, proof.checks, loaded.model, own_plan, proof.state)
+        proof = prove_model(loaded.model, own_plan, _proof_inputs(loaded.inputs, seed), seed=seed)
+        found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state)
         if found.ran:
             return found
         if best is None or _passed(found) > _passed(best):
@@ -104,6 +99,10 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
     if best is None:
         raise fault or SpdifyError(f"cannot prove {name}: it has no size to be tried on")
     return best
+
+
+def _proof_inputs(inputs: Inputs, seed: int) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    return lambda dtype: example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
 
 
 def _passed(proof: ReducedProof) -> int:

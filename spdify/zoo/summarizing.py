@@ -91,7 +91,9 @@ def _pictures(content: RunContent) -> dict[str, str]:
     }
     found = counting.reasons(content.records)[:REASONS_SHOWN]
     sites = {f"{r.operator}, {r.action}: {r.text}": (r.sites, r.action) for r in found}
-    used = {outcome: words for outcome, words in OUTCOMES.items() if counting.outcomes(content.records)[outcome]}
+    used: dict[str, str] = {
+        outcome: words for outcome, words in OUTCOMES.items() if counting.outcomes(content.records)[outcome]
+    }
     return {
         FAMILIES: stacked_bars(
             f"{len(content.records)} models in {len(by_family)} families",

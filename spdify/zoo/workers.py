@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from spdify.zoo.memory import GIGABYTE, resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 POLL_SECONDS = 0.25
 _PR_SET_PDEATHSIG = 1
@@ -92,7 +92,7 @@ class Workers:
         self._selector = selectors.DefaultSelector()
         self._looked = 0.0
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Ended]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Ended, None, None]:
         """Run all jobs; close the iterator to end early, which kills what is running.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds

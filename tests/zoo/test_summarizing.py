@@ -57,7 +57,7 @@ def test_the_page_says_what_the_lines_say(folder: Path) -> None:
         "| survey | TraceError | 1 | `torchvision:c` | cannot trace |",
         "| `timm.models.b` | original fails too | `timm:a_1` | no such operator |",
         "the worker died of SIGABRT",
-        "sessions: 2, of which 1 never came to an end",
+        "sessions: 2, of which 1 never ended (killed)",
         "Most memory held at one time by all processes: 2.00 GiB",
         "spdify zoo run -o DIR --rules spd",
     ):
