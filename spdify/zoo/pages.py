@@ -251,8 +251,8 @@ def _cost(records: Sequence[ZooRecord], sessions: Sequence[SessionRecord]) -> st
     return (
         "## Time and memory\n\n"
         f"{total / 60:.0f} minutes of CPU time on the models ({total / len(records):.1f} s each); "
-        f"sessions: {starts}, of which {starts - len(ends)} never ended (killed); the others took "
-        f"{sum(s.seconds for s in ends) / 60:.1f} minutes. Most memory held at one time by all processes: {_gib(peak)}; "
+        f"sessions: {starts}, of which {starts - len(ends)} never ended (killed); the others "
+        f"took {sum(s.seconds for s in ends) / 60:.1f} minutes. Most memory held at one time by all processes: {_gib(peak)}; "
         f"by one worker: {_gib(largest.peak_memory_bytes)} (`{largest.name}`).\n\n"
         + table(("step", "CPU seconds", "per model"), spent)
         + "\n"
