@@ -253,7 +253,8 @@ def _cost(records: Sequence[ZooRecord], sessions: Sequence[SessionRecord]) -> st
         f"{total / 60:.0f} minutes of CPU time on the models ({total / len(records):.1f} s each); "
         f"sessions: {starts}, of which {starts - len(ends)} never ended (killed); the others "
         f"took {sum(s.seconds for s in ends) / 60:.1f} minutes. "
-        f"Most memory held at one time by all processes: {_gib(peak)}; by one worker: {_gib(largest.peak_memory_bytes)} (`{largest.name}`).\n\n"
+        f"Most memory held at one time by all processes: {_gib(peak)}; "
+        f"by one worker: {_gib(largest.peak_memory_bytes)} (`{largest.name}`).\n\n"
         + table(("step", "CPU seconds", "per model"), spent)
         + "\n"
         + table(("slowest", "CPU seconds", "longest step", "MACs", "peak memory"), rows)

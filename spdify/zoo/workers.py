@@ -97,8 +97,8 @@ class Workers:
         """Run all jobs; close the iterator to end early, which kills what is running.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds
-        the budget by itself is lost to it. So does one that crashes: only what crashes again is a finding. So the outcome
-        does not depend on what ran beside it.
+        the budget by itself is lost to it. So does one that crashes: only what crashes again is a finding. The
+        outcome does not depend on what ran beside it.
         """
         waiting, alone = deque(jobs), deque[Job]()
         try:
