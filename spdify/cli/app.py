@@ -71,7 +71,7 @@ def schema(
     kind: Annotated[str, typer.Argument(metavar="[bundle|plan|report|inspection|zoo]", help="Which file.")] = "bundle",
     debug: o.Debug = False,
 ) -> None:
-    """Print the JSON Schema of spdify.json (bundle), a plan, report.json, `inspect --json` or a line of a sweep (zoo)."""
+    """Print the JSON Schema of spdify.json (bundle), a plan, report.json, `inspect --json`, or a sweep's line (zoo)."""
     from spdify.errors import UsageError
     from spdify.records import BundleRecord, Plan, Record, Report
     from spdify.reporting import Inspection

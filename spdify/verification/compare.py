@@ -58,7 +58,7 @@ def _error_of(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
 
 
 def _largest(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, ord=math.inf).item())
+    return float(torch.linalg.vector_norm(x.detach(), ord=math.inf))
 
 
 def _ratio(difference: float, scale: float) -> float:

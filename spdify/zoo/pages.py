@@ -52,7 +52,11 @@ def page(
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; the first column is text, the others are numbers where they look like it."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', '∣') for cell in row)} |\n" for row in lines)
+    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|")
 
 
 def share(part: int, whole: int) -> str:
@@ -67,31 +71,27 @@ def _head(runs: Sequence[RunRecord], records: Sequence[ZooRecord], exports: Sequ
     proved = sum(r.sites_proved for r in records)
     clean = [r for r in records if (check := r.check("nothing else left")) and check.outcome == "passed"]
     converted = [r for r in records if r.after is not None]
-    lines = [
-        f"# Zoo: {total:,} models, rulebook `{runs[0].settings.rules}`",
-        "",
-        "Written by `spdify zoo summarize` from the lines of the run; not edited by hand.",
-        "",
-        f"- **{share(total, wanted)}** models of the run have ended.",
+    whole = sum(r.proof == "model" for r in records)
+    passed = sum(e.outcome == "passed" for e in exports)
+    return (
+        f"# Zoo: {total:,} models, rulebook `{runs[0].settings.rules}`\n\n"
+        "Written by `spdify zoo summarize` from the lines of the run; not edited by hand.\n\n"
+        f"- **{share(total, wanted)}** models of the run have ended.\n"
         f"- **{share(applied, sites)}** sites are converted; **{share(proved, applied)}** of them are proved exact on "
-        "their own, in float64.",
+        "their own, in float64.\n"
         f"- **{share(len(clean), len(converted))}** converted models show nothing else that downsamples in a census of "
-        "their forward pass.",
-        f"- **{share(sum(r.proof == 'model' for r in records), len(converted))}** converted models are proved whole, in "
-        "float64, in train and eval mode.",
-        f"- **{share(sum(e.outcome == 'passed' for e in exports), len(exports))}** families export to ONNX and agree in "
-        "ONNX Runtime.",
-        "",
-        "![models by family and outcome](families.svg)",
-        "",
-    ]
-    return "\n".join(lines)
+        "their forward pass.\n"
+        f"- **{share(whole, len(converted))}** converted models are proved whole, in float64, in train and eval mode.\n"
+        f"- **{share(passed, len(exports))}** families export to ONNX and agree in ONNX Runtime.\n\n"
+        "![models by family and outcome](families.svg)\n"
+    )
 
 
 def _outcomes(records: Sequence[ZooRecord]) -> str:
+    counted = counting.outcomes(records)
     rows = [
-        [OUTCOMES[outcome], *[_count(records, outcome, kind) for kind in ("timm", "torchvision")], number]
-        for outcome, number in counting.outcomes(records).items()
+        [words, *[_count(records, outcome, kind) for kind in ("timm", "torchvision")], counted[outcome]]
+        for outcome, words in OUTCOMES.items()
     ]
     return "## Outcomes\n\n" + table(("outcome", "timm", "torchvision", "all"), rows)
 
@@ -251,8 +251,9 @@ def _cost(records: Sequence[ZooRecord], sessions: Sequence[SessionRecord]) -> st
     return (
         "## Time and memory\n\n"
         f"{total / 60:.0f} minutes of CPU time on the models ({total / len(records):.1f} s each); "
-        f"sessions: {starts}, of which {starts - len(ends)} never came to an end (killed); the others took "
-        f"{sum(s.seconds for s in ends) / 60:.1f} minutes. Most memory held at one time by all processes: {_gib(peak)}; "
+        f"sessions: {starts}, of which {starts - len(ends)} never ended (killed); the others "
+        f"took {sum(s.seconds for s in ends) / 60:.1f} minutes. "
+        f"Most memory held at one time by all processes: {_gib(peak)}; "
         f"by one worker: {_gib(largest.peak_memory_bytes)} (`{largest.name}`).\n\n"
         + table(("step", "CPU seconds", "per model"), spent)
         + "\n"

@@ -14,14 +14,19 @@ COLOURS = {
     "applied": "#2f7d5b", "kept": "#c3cad2", "refused": "#d98c3f",
 }  # fmt: skip
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
+STEPS = 5  # of an axis of changes
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = "") -> str:
+def _text(  # noqa: PLR0913 - where, what and how
+    x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = ""
+) -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(text)}</text>"
 
 
-def _rectangle(x: float, y: float, width: float, height: float, colour: str, label: str = "") -> str:
+def _rectangle(  # noqa: PLR0913 - where, how large and what
+    x: float, y: float, width: float, height: float, colour: str, label: str = ""
+) -> str:
     hover = f"<title>{escape(label)}</title>" if label else ""
     box = f"x='{x:.1f}' y='{y:.1f}' width='{max(width, 0):.1f}' height='{height:.1f}'"
     return f"<rect {box} fill='{colour}'>{hover}</rect>"
@@ -123,18 +128,21 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
         return left + room * (min(value, most) - least) / (most - least)
 
     shapes = []
-    for step in range(6):
-        value = least + (most - least) * step / 5
+    for step in range(STEPS + 1):
+        value = least + (most - least) * step / STEPS
         x = place(value)
         shapes += [
             f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}' stroke='{LINE}'/>",
-            _text(x, bottom + 16, f"{100 * value:+.0f} %", anchor="middle", colour=QUIET),
+            _text(x, bottom + 16, f"{'≥ ' * (step == STEPS)}{100 * value:+.0f} %", anchor="middle", colour=QUIET),
         ]
     for index, (label, values) in enumerate(rows.items()):
         y = top + index * height
         shapes.append(_text(left - 10, y + 18, label, anchor="end"))
+        faint = min(0.7, max(0.12, 40 / max(len(values), 1)))  # a thousand marks must still show where most are
         marks = "".join(f"M{place(v):.1f} {y + 4:.1f}v20" for v in values)
-        shapes.append(f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='0.22' stroke-width='1.4'/>")
+        shapes.append(
+            f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='{faint:.2f}' stroke-width='1.4'/>"
+        )
         if values:
             middle = values[len(values) // 2]
             shapes += [

@@ -7,7 +7,6 @@ size of the image, so the network is run on a small one, built for it where it t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from spdify.errors import SpdifyError
@@ -16,7 +15,7 @@ from spdify.sources import BuildOptions, build, example_inputs
 from spdify.verification.model_proof import prove_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import Tensor, nn
@@ -91,8 +90,7 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
         except SpdifyError as error:
             fault = error
             continue
-        make_inputs = partial(_inputs, loaded.inputs, seed)
-        proof = prove_model(loaded.model, own_plan, make_inputs, seed=seed)
+        proof = prove_model(loaded.model, own_plan, _proof_inputs(loaded.inputs, seed), seed=seed)
         found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state)
         if found.ran:
             return found
@@ -103,8 +101,8 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
     return best
 
 
-def _inputs(inputs: Inputs, seed: int, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    return example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
+def _proof_inputs(inputs: Inputs, seed: int) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    return lambda dtype: example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
 
 
 def _passed(proof: ReducedProof) -> int:

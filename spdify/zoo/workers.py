@@ -91,12 +91,14 @@ class Workers:
         self._running: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._looked = 0.0
+        self._crashed: set[str] = set()
 
-    def run(self, jobs: Iterable[Job]) -> Generator[Ended]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Ended, None, None]:
         """Run all jobs; close the iterator to end early, which kills what is running.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds
-        the budget by itself is lost to it. So the outcome does not depend on what ran beside it.
+        the budget by itself is lost to it. So does one that crashes: only what crashes again is a finding. The
+        outcome does not depend on what ran beside it.
         """
         waiting, alone = deque(jobs), deque[Job]()
         try:
@@ -104,13 +106,19 @@ class Workers:
                 self._fill(waiting, alone)
                 for worker in self._collect():
                     ended = self._end(worker)
-                    if worker.again:
+                    if worker.again or self._is_first_crash(ended):
                         alone.append(worker.job)
                     else:
                         yield ended
                 self._enforce()
         finally:
             self._kill_all()
+
+    def _is_first_crash(self, ended: Ended) -> bool:
+        if ended.failure != "crash" or ended.name in self._crashed:
+            return False
+        self._crashed.add(ended.name)
+        return True
 
     def _fill(self, waiting: deque[Job], alone: deque[Job]) -> None:
         while waiting and len(self._running) < self.limits.jobs:
@@ -162,7 +170,7 @@ class Workers:
             return f"took longer than {self.limits.timeout_s:g} s"
         if failure == "memory":
             return f"held more than {self.limits.memory_gb:g} GB"
-        return f"the worker died of {signal.Signals(-code).name}" if code < 0 else f"the worker ended with {code}"
+        return f"the worker died of {signal.Signals(-code).name}, twice" if code < 0 else f"it ended with {code}, twice"
 
     def _enforce(self) -> None:
         """Kill what takes too long or holds too much."""

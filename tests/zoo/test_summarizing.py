@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from spdify.errors import BundleError, UsageError
+from spdify.zoo import counting
+from spdify.zoo.records import Failure, OnnxAttempt, OnnxFamilyRecord, SessionRecord
+from spdify.zoo.store import ONNX, RESULTS, SESSIONS, RunFolder
+from spdify.zoo.summarizing import summarize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spdify.zoo.records import RunRecord, ZooRecord
+
+
+@pytest.fixture
+def folder(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> Path:
+    """Give a run of four models and three exports that was killed once."""
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        run.begin(run_record, resume=False)
+    for record in records:
+        run.append(RESULTS, record)
+    attempt = OnnxAttempt(name="timm:a_1", outcome="passed", dynamic_batch=True)
+    broken = attempt.model_copy(update={"outcome": "original fails too", "detail": "no such operator"})
+    run.append(ONNX, OnnxFamilyRecord(name="timm.models.a", outcome="passed", attempts=(attempt,)))
+    run.append(ONNX, OnnxFamilyRecord(name="timm.models.b", outcome="original fails too", attempts=(broken,)))
+    lost = Failure(stage="worker", kind="crash", message="the worker died of SIGABRT")
+    run.append(ONNX, OnnxFamilyRecord(name="timm.models.c", outcome="failed", failure=lost))
+    start = SessionRecord(event="start", jobs=2, cores=2, memory_gb=14, timeout_s=600, done=0)
+    run.append(SESSIONS, start)
+    run.append(SESSIONS, start)
+    end = {"event": "end", "done": 4, "seconds": 120.0, "peak_memory_bytes": 2**31}
+    run.append(SESSIONS, start.model_copy(update=end))
+    return run.path
+
+
+def test_the_page_says_what_the_lines_say(folder: Path) -> None:
+    files = summarize([folder], folder)
+    assert [file.name for file in files] == ["summary.md", "families.svg", "changes.svg", "reasons.svg"]
+    text = files[0].read_text()
+    for line in (
+        "**4 of 4 (100.0 %)** models of the run have ended",
+        "**6 of 8 (75.0 %)** sites are converted; **6 of 6 (100.0 %)** of them",
+        "**1 of 2 (50.0 %)** converted models are proved whole",
+        "**1 of 3 (33.3 %)** families export",
+        "| exact, with kept or refused sites | 1 | 0 | 1 |",
+        "| failed | 0 | 1 | 1 |",
+        "| max_pool | 0 | 0 | 2 | 2 |",
+        "| conv | 6 | 7239 | -7233 |",
+        "| its own \\| forward | refused | max_pool | 2 | 1 | `timm:a_2 pool` |",
+        "| parameters | +10.0 % | +10.0 % | +10.0 % | +10.0 % | +10.0 % |",
+        "| survey | TraceError | 1 | `torchvision:c` | cannot trace |",
+        "| `timm.models.b` | original fails too | `timm:a_1` | no such operator |",
+        "the worker died of SIGABRT",
+        "sessions: 2, of which 1 never ended (killed)",
+        "Most memory held at one time by all processes: 2.00 GiB",
+        "spdify zoo run -o DIR --rules spd",
+    ):
+        assert line in text, line
+
+
+def test_the_pictures_are_well_formed_and_have_words(folder: Path, tmp_path: Path) -> None:
+    for file in summarize([folder], tmp_path / "out")[1:]:
+        root = ET.parse(file).getroot()  # noqa: S314 - our own file
+        assert root.tag.endswith("svg")
+        assert [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
+        assert root[0].text
+        assert root[1].text
+
+
+def test_summing_up_twice_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    texts = [[f.read_text() for f in summarize([folder], tmp_path / name)] for name in ("a", "b")]
+    assert texts[0] == texts[1]
+
+
+def test_shards_add_up(folder: Path, tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> None:
+    second = RunFolder(tmp_path / "second")
+    shard = run_record.model_copy(update={"settings": run_record.settings.model_copy(update={"shard": "2/2"})})
+    with second.locked():
+        second.begin(shard, resume=False)
+    second.append(RESULTS, records[0].model_copy(update={"name": "timm:z"}))
+    assert "**5 of 8" in summarize([folder, second.path], tmp_path / "out")[0].read_text()
+    other = shard.model_copy(update={"versions": {}})
+    (second.path / "run.json").write_text(other.model_dump_json())
+    with pytest.raises(UsageError, match="different runs"):
+        summarize([folder, second.path], tmp_path / "out")
+
+
+def test_nothing_to_sum_up(tmp_path: Path, run_record: RunRecord) -> None:
+    with pytest.raises(BundleError, match="cannot read the run"):
+        summarize([tmp_path], tmp_path)
+    with RunFolder(tmp_path).locked():
+        RunFolder(tmp_path).begin(run_record, resume=False)
+    with pytest.raises(UsageError, match="no model has ended"):
+        summarize([tmp_path], tmp_path)
+
+
+def test_spread() -> None:
+    assert counting.spread([0.0, 1.0, 2.0, 3.0, 4.0]) == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert counting.spread([7.0]) == (7.0,) * 5
