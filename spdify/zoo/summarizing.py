@@ -13,7 +13,7 @@ from spdify.zoo.records import OUTCOMES, SessionRecord
 from spdify.zoo.store import SESSIONS, RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from spdify.zoo.records import OnnxFamilyRecord, RunRecord, ZooRecord
@@ -80,8 +80,8 @@ def read_runs(folders: Sequence[Path]) -> RunContent:
 
 def _pictures(content: RunContent) -> dict[str, str]:
     by_family = counting.families(content.records)
-    coverage = {
-        family: {outcome: number for outcome, number in counting.outcomes(records).items() if number}
+    coverage: dict[str, Mapping[str, int]] = {
+        family: {str(outcome): number for outcome, number in counting.outcomes(records).items() if number}
         for family, records in by_family.items()
     }
     figures = {

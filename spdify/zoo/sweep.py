@@ -213,17 +213,29 @@ class _Sweep:
             )
 
 
+def _begin_job() -> None:
+    """Make the thread pool of a forked worker anew before any gradient is computed.
+
+    A fork leaves PyTorch's pool broken and the next call of set_num_threads replaces it. The autograd engine makes that
+    call from each of its threads as they start: two at once, and the process aborts ("Invalid thread pool!").
+    """
+    torch.set_num_threads(1)
+
+
 def _probe() -> bytes:
+    _begin_job()
     torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
     return b"fine"
 
 
 def _examine_job(name: str, rulebook: Rulebook, known: dict[str, float], seed: int) -> bytes:
+    _begin_job()
     record, proofs = examine(name, rulebook, known=known, seed=seed)
     return json.dumps({"record": record.model_dump_json(), "proofs": proofs}).encode()
 
 
 def _export_job(family: str, names: tuple[str, ...], rulebook: Rulebook, seed: int) -> bytes:
+    _begin_job()
     return export_family(family, names, rulebook, seed=seed).model_dump_json().encode()
 
 
