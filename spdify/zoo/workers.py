@@ -91,14 +91,12 @@ class Workers:
         self._running: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._looked = 0.0
-        self._crashed: set[str] = set()
 
     def run(self, jobs: Iterable[Job]) -> Generator[Ended, None, None]:
         """Run all jobs; close the iterator to end early, which kills what is running.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds
-        the budget by itself is lost to it. So does one that crashes: only what crashes again is a finding. The
-        outcome does not depend on what ran beside it.
+        the budget by itself is lost to it. So the outcome does not depend on what ran beside it.
         """
         waiting, alone = deque(jobs), deque[Job]()
         try:
@@ -106,19 +104,13 @@ class Workers:
                 self._fill(waiting, alone)
                 for worker in self._collect():
                     ended = self._end(worker)
-                    if worker.again or self._is_first_crash(ended):
+                    if worker.again:
                         alone.append(worker.job)
                     else:
                         yield ended
                 self._enforce()
         finally:
             self._kill_all()
-
-    def _is_first_crash(self, ended: Ended) -> bool:
-        if ended.failure != "crash" or ended.name in self._crashed:
-            return False
-        self._crashed.add(ended.name)
-        return True
 
     def _fill(self, waiting: deque[Job], alone: deque[Job]) -> None:
         while waiting and len(self._running) < self.limits.jobs:
