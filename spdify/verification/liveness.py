@@ -8,6 +8,7 @@ outputs.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, tensors_of
 from spdify.verification.inside import outputs_of
+from spdify.verification.promotion import wholly_in_float64
 from spdify.verification.randomised import whole_batch_statistics
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Trial:
         inputs: Positional and named.
         seed: Of dropout and stochastic depth, which then draw the same for both.
         watched: Paths of modules whose outputs stand for the model's own, where that shows too little.
+        promoted: Whether the float32 casts in the models' code are made float64 ones.
     """
 
     reference: nn.Module
@@ -46,11 +49,12 @@ class Trial:
     inputs: tuple[tuple[Tensor, ...], dict[str, Tensor]]
     seed: int
     watched: tuple[str, ...] = ()
+    promoted: bool = False
 
     def run(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
         """Run a model with the seed."""
         args, kwargs = self.inputs
-        with seeded(self.seed):
+        with seeded(self.seed), wholly_in_float64() if self.promoted else nullcontext():
             return model(*args, **kwargs)
 
     def outputs(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give

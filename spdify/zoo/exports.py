@@ -65,7 +65,7 @@ def _attempt(name: str, rulebook: Rulebook, seed: int) -> OnnxAttempt:
     try:
         loaded, before = survey_named(name, seed=seed)
         plan = make_plan(before, rulebook, fingerprint=fingerprint(loaded.model), inputs=loaded.inputs)
-        proof = prove_reduced(name, plan, seed=seed)
+        proof = prove_reduced(name, plan, seed=seed, eval_only=before.eval_only)
         converted = apply(proof.model, proof.plan).eval()
     except Exception as error:  # noqa: BLE001 - told as a failure of this model
         return OnnxAttempt(name=name, outcome="failed", detail=portable(f"before the export: {error}"))

@@ -76,8 +76,14 @@ def build_reduced(name: str, plan: Plan, size: tuple[int, ...] | None, *, seed: 
     return loaded, plan.model_copy(update={"fingerprint": fingerprint(loaded.model), "inputs": loaded.inputs})
 
 
-def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
+def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> ReducedProof:
     """Prove the whole model on the smallest of the sizes on which it runs.
+
+    Args:
+        name: The model.
+        plan: Made at its own size.
+        seed: Of all random numbers.
+        eval_only: Why the model does not run in train mode; empty where it does.
 
     Raises:
         SpdifyError: It can be built for none of them.
@@ -90,7 +96,8 @@ def prove_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
         except SpdifyError as error:
             fault = error
             continue
-        proof = prove_model(loaded.model, own_plan, _proof_inputs(loaded.inputs, seed), seed=seed)
+        inputs = _proof_inputs(loaded.inputs, seed)
+        proof = prove_model(loaded.model, own_plan, inputs, seed=seed, eval_only=eval_only)
         found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state)
         if found.ran:
             return found
