@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Promote(TorchFunctionMode):
-    """Turns every request for float32 (`.float()`, `.to(torch.float32)`, `dtype=torch.float32`) into one for float64."""
+    """Turns each request for float32 (`.float()`, `.to(torch.float32)`, `dtype=torch.float32`) into one for float64."""
 
     def __torch_function__(
         self,
