@@ -50,11 +50,12 @@ def sites_by_operator(records: Iterable[ZooRecord]) -> dict[str, Counter[str]]:
 
 
 def eval_sites(records: Iterable[ZooRecord]) -> Counter[str]:
-    """Count the sites that run in eval mode, by operator, as the independent count does."""
+    """Count the sites that run in eval mode, by operator, as the independent count does: a blur is a convolution."""
     counted: Counter[str] = Counter()
     for record in records:
         for group in record.sites:
-            counted[group.operator] += group.count if "eval" in group.modes else 0
+            operator = "conv" if group.operator == "blur_pool" else group.operator
+            counted[operator] += group.count if "eval" in group.modes else 0
     return counted
 
 

@@ -109,7 +109,7 @@ def _sites(records: Sequence[ZooRecord]) -> str:
         "## Sites\n\n"
         + table(("operator", *counting.ACTIONS, "all"), rows)
         + "\nBeside a count of timm 1.0.31 and torchvision 0.29.1 that has nothing of spdify in it (a dispatch mode "
-        "over plain forward passes at default sizes, in eval mode):\n\n"
+        "over plain forward passes at default sizes, in eval mode; to it a blur pool is a convolution):\n\n"
         + table(("operator", "sites in eval mode", "independent count", "difference"), compared)
     )
 

@@ -31,6 +31,5 @@ def test_it_converts(name: str) -> None:
     assert all(d.site.modes == (("eval", "train") if trains else ("eval",)) for d in plan.applied)
     outcomes = {check.name: check.outcome for check in conversion.checks}
     assert "failed" not in outcomes.values()
-    if name != "tv:raft_small":  # which does not run in float64
-        assert (outcomes["whole model, eval"], outcomes["live sites"]) == ("passed", "passed")
+    assert (outcomes["whole model, eval"], outcomes["live sites"]) == ("passed", "passed")
     assert outcomes["own weights, float32"] == "passed"
