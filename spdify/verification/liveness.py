@@ -51,9 +51,9 @@ class Trial:
     watched: tuple[str, ...] = ()
     promoted: bool = False
 
-    def run(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give
-        """Run a model with the seed."""
-        args, kwargs = self.inputs
+    def run(self, model: nn.Module, *, inputs: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None) -> Any:  # noqa: ANN401 - what models give
+        """Run a model with the seed, on other inputs where some are given."""
+        args, kwargs = inputs or self.inputs
         with seeded(self.seed), wholly_in_float64() if self.promoted else nullcontext():
             return model(*args, **kwargs)
 

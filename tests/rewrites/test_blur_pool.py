@@ -31,7 +31,6 @@ def blur_site(**fields: Any) -> Any:  # noqa: ANN401 - fields of Site
     [
         ({"operator": "avg_pool"}, "replaces blur_pool, this is a avg_pool"),
         ({"operator": "conv"}, "replaces blur_pool, this is a conv"),
-        ({"operation": "blur_pool:0"}, "functional call"),
         ({"path": ""}, "torch.nn.Sequential(model)"),
         ({"obstacles": ("it has forward hooks",)}, "forward hooks"),
         ({"geometry": site_of(nn.AvgPool2d((1, 3)), channels=4).geometry}, "not a square one"),

@@ -38,7 +38,8 @@ def test_the_checkpoint_is_that_of_the_unfolded_network(tmp_path: Path) -> None:
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     folded = build("mobileone_s0", BuildOptions(checkpoint=tmp_path / "w.safetensors", reparameterize=True))
     with torch.no_grad():
-        assert torch.allclose(model(X), folded.model(X), atol=1e-4, rtol=1e-3)
+        expected = model(X)  # fresh, this network puts out numbers of 1e15
+        assert torch.allclose(folded.model(X) / expected.abs().max(), expected / expected.abs().max(), atol=1e-4)
 
 
 def test_nothing_to_fold_is_told() -> None:

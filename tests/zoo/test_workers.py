@@ -5,15 +5,11 @@ import signal
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
 
 from spdify.zoo.memory import GIGABYTE, resident_bytes
 from spdify.zoo.workers import Ended, Job, Limits, Workers
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -99,14 +95,3 @@ def test_ending_early_kills_what_is_running() -> None:
     assert len(pids) == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
-
-
-def test_a_crash_that_does_not_come_again_is_no_finding(tmp_path: Path) -> None:
-    def once() -> bytes:
-        if not (tmp_path / "there").exists():
-            (tmp_path / "there").touch()
-            killed()
-        return b"fine"
-
-    (end,) = run(Job("once", once), jobs=1).values()
-    assert (end.payload, end.failure) == (b"fine", None)
