@@ -82,8 +82,13 @@ class SPDFunctionalConv(nn.Module):
         self.form: Form = form
         kernel = tuple(axis.kernel for axis in self.axes)
         self.phase_weight = nn.Parameter(
-            torch.zeros(out_channels, in_channels // groups * math.prod(self.scale), *kernel)
+            torch.empty(out_channels, in_channels // groups * math.prod(self.scale), *kernel)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to nothing: the given one alone counts."""
+        nn.init.zeros_(self.phase_weight)
 
     def forward(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - as F.conv2d
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
