@@ -11,7 +11,7 @@ import ast
 import copy
 import inspect
 from functools import lru_cache
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -151,10 +151,9 @@ def _strip(tree: ast.FunctionDef) -> None:
 
 
 def _compile(tree: ast.FunctionDef, function: FunctionType, owner: type) -> FunctionType:
-    """Compile inside a function that holds the closure: `super()` asks for `__class__` there."""
+    """Compile inside a function that has the names of the closure, and give the result the original's own cells."""
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    names = sorted({*cells, "__class__"})
-    values = {name: cell.cell_contents for name, cell in cells.items()} | {"__class__": owner}
+    names = sorted({*cells, "__class__"})  # `super()` asks for the latter
     outer = ast.FunctionDef(
         name="spdify_factory",
         args=ast.arguments(
@@ -171,10 +170,9 @@ def _compile(tree: ast.FunctionDef, function: FunctionType, owner: type) -> Func
     scope: dict[str, Any] = {}
     # The user's own code, which runs anyway; only the chosen calls differ.
     exec(compile(module, function.__code__.co_filename, "exec", dont_inherit=True), function.__globals__, scope)  # noqa: S102
-    made = scope["spdify_factory"](*[values[name] for name in names])
-    if not isinstance(made, FunctionType):
-        raise NoPlaceError(f"its method {function.__name__} is no plain function")
-    return made
+    code = scope["spdify_factory"](*names).__code__
+    closure = tuple(cells.get(name) or CellType(owner) for name in code.co_freevars)
+    return FunctionType(code, function.__globals__, function.__name__, None, closure)
 
 
 def expression_of(module: nn.Module, operation: str) -> str:

@@ -61,6 +61,11 @@ class Other(nn.Module):
         return sum(F.max_pool2d(x, 2) for _ in range(2))
 
 
+class Chain(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(super().forward(x), 2)
+
+
 class Powers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.lp_pool2d(x, 2.0, 2)
@@ -88,6 +93,7 @@ def test_each_expression_is_told_from_its_neighbours() -> None:
         (Other(Other.by_helper), "made by the function helper, not directly in a method of Other"),
         (Other(lambda _, x: F.max_pool2d(x, 2)), "made by the function <lambda>, not directly"),
         (Powers(), "made by F.lp_pool2d, not directly"),
+        (Chain(nn.ReLU()), "Chain is a container"),
     ],
 )
 def test_what_cannot_be_edited_says_why(module: nn.Module, reason: str) -> None:
@@ -148,6 +154,28 @@ def test_an_edited_method_keeps_defaults_closures_names_and_docs() -> None:
     assert module.forward.__doc__ == "Run."
     assert module.extra_repr() == "rich"
     assert Rich(0.25)(x).shape == (2, 3, 2, 2)  # the class itself is as it was
+
+
+def closing_over(factor: float) -> tuple[type[nn.Module], Callable[[float], None]]:
+    class Closing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(x, 2) * factor
+
+    def change(value: float) -> None:
+        nonlocal factor
+        factor = value
+
+    return Closing, change
+
+
+def test_an_edited_method_shares_its_closure() -> None:
+    kind, change = closing_over(2.0)
+    module, x = kind(), torch.randn(1, 2, 4, 4)
+    module.add_module("forward_max_pool2d_0", Mean())
+    edit_module(module, (("forward:max_pool2d:0", "max_pool"),))
+    torch.testing.assert_close(module(x), 2 * x.mean((2, 3), keepdim=True))
+    change(3.0)
+    torch.testing.assert_close(module(x), 3 * x.mean((2, 3), keepdim=True))
 
 
 def test_an_edited_module_is_copied_and_pickled() -> None:
