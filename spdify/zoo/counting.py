@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from spdify.zoo.records import Outcome, SiteGroup, ZooRecord
 
 #: Strided operators of timm 1.0.31 and torchvision 0.29.1 at default sizes in eval mode, from a count of its own: a
-#: dispatch mode over plain forward passes, with nothing of this package in it.
+#: dispatch mode over plain forward passes, with nothing of this package in it. It ran each model at the size of its
+#: published weights, where torchvision's vit_h_14, built without these weights for 224 pixels, does not run: its patch
+#: embedding (14x14, stride 14) is the one convolution that a sweep finds besides.
 INDEPENDENT_COUNT = {"conv": 7239, "max_pool": 589, "avg_pool": 1130}
 ACTIONS = ("applied", "kept", "refused")
 CONVERTED = ("exact", "partial", "approximate")

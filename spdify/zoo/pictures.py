@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ COLOURS = {
 }  # fmt: skip
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
 STEPS = 5  # of an axis of changes
+MARK = 1.5  # width of one, in pixels
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
@@ -138,11 +141,13 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
     for index, (label, values) in enumerate(rows.items()):
         y = top + index * height
         shapes.append(_text(left - 10, y + 18, label, anchor="end"))
-        faint = min(0.7, max(0.12, 40 / max(len(values), 1)))  # a thousand marks must still show where most are
-        marks = "".join(f"M{place(v):.1f} {y + 4:.1f}v20" for v in values)
-        shapes.append(
-            f"<path d='{marks}' stroke='{COLOURS['applied']}' stroke-opacity='{faint:.2f}' stroke-width='1.4'/>"
-        )
+        # A thousand marks must still show where most are: as dark as there are many, one alone still seen.
+        marks = Counter(round(place(value) / MARK) * MARK for value in values)
+        shapes += [
+            f"<path d='M{x:.1f} {y + 4:.1f}v20' stroke='{COLOURS['applied']}' stroke-width='{MARK}' "
+            f"stroke-opacity='{0.3 + 0.7 * math.log(number) / math.log(max(*marks.values(), 2)):.2f}'/>"
+            for x, number in sorted(marks.items())
+        ]
         if values:
             middle = values[len(values) // 2]
             shapes += [
