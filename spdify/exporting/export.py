@@ -14,11 +14,12 @@ import torch
 from spdify.errors import ExportError
 from spdify.exporting import files
 from spdify.exporting.batch import FIXED_BATCH, export_batch
-from spdify.exporting.examples import Examples, MakeInputs
+from spdify.exporting.comparison import compare
+from spdify.exporting.examples import Example, Examples, MakeInputs
 from spdify.exporting.options import OnnxOptions
 from spdify.exporting.program import optimise
 from spdify.exporting.quiet import quiet
-from spdify.exporting.runtime import Run, compare_file, reference_outputs
+from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.records import Check, OnnxRecord
 
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 
     from spdify.exporting.batch import Exported
+    from spdify.exporting.comparison import Array
 
 BATCHES = (1, 3)
 PERTURBED = "onnx perturbed weights"
+#: Of PyTorch's own rounding, what ONNX Runtime may be off by; above the second figure nothing is rounding.
+ROUNDING_SHARE, STEEP_TOLERANCE = 10.0, 1e-3
 HINT = "Leave the file out with `--no-onnx`, or try another `--opset`."
 
 
@@ -149,7 +153,26 @@ class _Export:
         if not all(np.isfinite(out).all() for out in expected):
             detail = "PyTorch's own outputs are not finite with the perturbed weights"
             return Check(name=PERTURBED, outcome="not run", detail=detail)
-        return self._run_scratch(program, Run(PERTURBED, example, lambda _: expected))
+        check = self._run_scratch(program, Run(PERTURBED, example, lambda _: expected))
+        return self._excused(check, example, expected, weights)
+
+    def _excused(self, check: Check, example: Example, expected: list[Array], weights: Mapping[str, Tensor]) -> Check:
+        """Take a difference for rounding where PyTorch's own, from float64 to float32, is nearly as large.
+
+        With random norms a deep network may be so steep that float32 itself is off by more than the tolerance.
+        """
+        if check.outcome != "failed" or check.value is None or check.value > STEEP_TOLERANCE:
+            return check
+        try:
+            precise = precise_outputs(self.model, example, weights)
+        except Exception:  # noqa: BLE001 - a model that does not run in float64 shows no more
+            return check
+        rounding = compare(PERTURBED, precise, expected, self.options.tolerance).value or 0.0
+        if check.value > ROUNDING_SHARE * rounding:
+            return check
+        detail = f"float32 alone moves PyTorch's own output by {rounding:.0e} with these weights"
+        tolerance = ROUNDING_SHARE * rounding
+        return check.model_copy(update={"outcome": "passed", "tolerance": tolerance, "detail": detail})
 
     def _run_scratch(self, program: ONNXProgram, run: Run) -> Check:
         """Optimise the copy as the real one will be, and run it from a file that is gone afterwards."""

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnxruntime as ort
 import torch
+from torch.utils._pytree import tree_map_only
 
 from spdify.exporting.comparison import compare
-from spdify.exporting.examples import tensors_in
+from spdify.exporting.examples import Example, tensors_in
 from spdify.exporting.program import reason
 from spdify.exporting.snapshot import preserved
+from spdify.graph.structure import detached_copy
 from spdify.records import Check
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
-
-    from spdify.exporting.examples import Example
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -71,6 +71,16 @@ def reference_outputs(model: nn.Module, example: Example, weights: Mapping[str, 
         else:
             out = torch.func.functional_call(model, dict(weights), example.args, example.kwargs)
     return [tensor.detach().numpy() for tensor in tensors_in(out)]
+
+
+def precise_outputs(model: nn.Module, example: Example, weights: Mapping[str, Tensor]) -> list[Array]:
+    """Run a copy of the model in float64 with these weights."""
+
+    def double(value: Tensor) -> Tensor:
+        return value.double() if value.is_floating_point() else value
+
+    precise = Example(*tree_map_only(torch.Tensor, double, (example.args, example.kwargs)))
+    return reference_outputs(detached_copy(model).double(), precise, {k: double(v) for k, v in weights.items()})
 
 
 def compare_file(path: Path, runs: Iterable[Run], tolerance: float) -> list[Check]:

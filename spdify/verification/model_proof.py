@@ -48,10 +48,12 @@ class ModelProof:
     Attributes:
         checks: In the order in which they were made.
         state: The converted model's state dict with random norms, float64.
+        original: The same of the original (with its approximate sites put in).
     """
 
     checks: tuple[Check, ...]
     state: dict[str, Tensor]
+    original: dict[str, Tensor]
 
 
 def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = "") -> ModelProof:
@@ -90,7 +92,7 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
     checks += judged
     if approximate.applied:
         checks.append(_distance(source, trial))
-    return ModelProof(tuple(checks), dict(trial.converted.state_dict()))
+    return ModelProof(tuple(checks), dict(trial.converted.state_dict()), dict(reference.state_dict()))
 
 
 def replaced_modules(plan: Plan) -> frozenset[str]:

@@ -72,7 +72,7 @@ def _attempt(name: str, rulebook: Rulebook, seed: int) -> OnnxAttempt:
     record = _export(converted, proof, seed, original=proof.model, state=proof.state)
     inputs = proof.inputs.args
     if isinstance(record, str) or record.file == UNVERIFIED:
-        original = _export(proof.model.eval(), proof, seed)
+        original = _export(proof.model.eval(), proof, seed, state=proof.original_state)
         if isinstance(original, str) or original.file == UNVERIFIED:
             detail = f"the original does not export either: {_reason(original)}"
             return OnnxAttempt(name=name, outcome="original fails too", detail=portable(detail), inputs=inputs)

@@ -38,6 +38,7 @@ class ReducedProof:
         model: The original, built for these inputs.
         plan: The plan, for this model.
         state: Random weights of the converted model.
+        original_state: The same of the original.
     """
 
     inputs: Inputs
@@ -45,6 +46,7 @@ class ReducedProof:
     model: nn.Module
     plan: Plan
     state: dict[str, Tensor]
+    original_state: dict[str, Tensor]
 
     @property
     def ran(self) -> bool:
@@ -98,7 +100,7 @@ def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> R
             continue
         inputs = _proof_inputs(loaded.inputs, seed)
         proof = prove_model(loaded.model, own_plan, inputs, seed=seed, eval_only=eval_only)
-        found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state)
+        found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state, proof.original)
         if found.ran:
             return found
         if best is None or _passed(found) > _passed(best):
