@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from spdify.errors import SpdifyError
 from spdify.graph import fingerprint
 from spdify.sources import BuildOptions, build, example_inputs
@@ -17,7 +19,6 @@ from spdify.verification.model_proof import prove_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
     from torch import Tensor, nn
 
     from spdify.records import Check, Inputs, Plan
@@ -112,6 +113,26 @@ def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> R
 
 def _proof_inputs(inputs: Inputs, seed: int) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
     return lambda dtype: example_inputs(inputs, batch=PROOF_BATCH, seed=seed, dtype=dtype)
+
+
+def run_reduced(name: str, plan: Plan, *, seed: int) -> ReducedProof:
+    """Find the smallest size on which a model runs, and prove nothing: for models too large to be run in float64.
+
+    Raises:
+        SpdifyError: It runs on none of them.
+    """
+    fault: Exception | None = None
+    for size in sizes_to_try(plan.inputs):
+        try:
+            loaded, own_plan = build_reduced(name, plan, size, seed=seed)
+            args, kwargs = example_inputs(loaded.inputs, batch=1, seed=seed)
+            with torch.no_grad():
+                loaded.model.eval()(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises at a size that it does not take
+            fault = error
+            continue
+        return ReducedProof(loaded.inputs, (), loaded.model, own_plan, {}, {})
+    raise SpdifyError(f"cannot run {name} at any size: {fault}")
 
 
 def _passed(proof: ReducedProof) -> int:
