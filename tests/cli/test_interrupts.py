@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Where the tests themselves run in the background, the shell has told them to ignore interrupts, and they their children.
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from spdify.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize(
     ("step", "number", "code"),
     [("proving", signal.SIGINT, 130), ("writing, with ONNX", signal.SIGINT, 130), ("proving", signal.SIGTERM, 143)],
@@ -21,8 +30,8 @@ if TYPE_CHECKING:
 def test_signal(tmp_path: Path, step: str, number: signal.Signals, code: int) -> None:
     command = [
         sys.executable,
-        "-m",
-        "spdify",
+        "-c",
+        START,
         "convert",
         "test_resnet",
         "--input-size",
