@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Where the tests themselves run in the background, the shell has told them, and so their children, to ignore interrupts.
+# Where the tests run in the background, the shell has told them, and so their children, to ignore interrupts.
 START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
