@@ -131,8 +131,10 @@ def _set_module(model: nn.Module, path: str, block: nn.Module) -> None:
 
 def _freeze(block: nn.Module, model: nn.Module, path: str) -> None:
     """Carry `requires_grad=False` over from the original `model` to the block that took the place of `path`."""
-    old = dict(model.named_modules()).get(path)  # none for a functional call
-    flags = {name: p.requires_grad for name, p in old.named_parameters()} if old is not None else {}
+    try:
+        flags = {name: p.requires_grad for name, p in model.get_submodule(path).named_parameters()}
+    except AttributeError:  # a functional call has no module of its own
+        flags = {}
     new = flags.get("weight", _surroundings_train(model, path))
     for name, parameter in block.named_parameters():
         parameter.requires_grad_(flags.get(name, new))

@@ -55,7 +55,7 @@ def _all_tensors(model: nn.Module) -> Iterator[Tensor]:
                 yield from _held_tensors(value)
 
 
-def _copy_with(model: nn.Module, copy_tensor: Callable[[Tensor], Tensor]) -> nn.Module:
+def copy_with(model: nn.Module, copy_tensor: Callable[[Tensor], Tensor]) -> nn.Module:
     """Copy a model, its tensors by `copy_tensor`; deepcopy alone refuses cached tensors with a gradient history."""
     memo: dict[int, Any] = {}
     for tensor in _all_tensors(model):
@@ -87,7 +87,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
     Raises:
         TraceError: The model holds something that cannot be copied.
     """
-    return _copy_with(model, torch.Tensor.clone)
+    return copy_with(model, torch.Tensor.clone)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
@@ -96,7 +96,7 @@ def sharing_copy(model: nn.Module) -> nn.Module:
     Raises:
         TraceError: The model holds something that cannot be copied.
     """
-    return _copy_with(model, lambda tensor: tensor)
+    return copy_with(model, lambda tensor: tensor)
 
 
 class _Silence(logging.Filter):
@@ -127,7 +127,7 @@ def fake_copy(model: nn.Module) -> tuple[nn.Module, FakeTensorMode]:
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         return FakeTensor(mode, meta, _CPU)
 
-    return _copy_with(model, fake), mode
+    return copy_with(model, fake), mode
 
 
 def fake_inputs(inputs: Inputs, mode: FakeTensorMode, *, batch: int) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from spdify.errors import ExportError, SpdifyError
 from spdify.exporting import UNVERIFIED, OnnxOptions, export_onnx
 from spdify.graph import fingerprint
 from spdify.sources import example_inputs
+from spdify.zoo.counting import CONVERTED
 from spdify.zoo.examine import MAX_MODEL_PROOF_MACS, portable, portable_check, survey_named
 from spdify.zoo.records import OnnxAttempt, OnnxFamilyRecord
 from spdify.zoo.reduced import prove_reduced, run_reduced
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 #: Models of a family that are tried before it is said that its originals do not export either.
 MOST_ATTEMPTS = 3
-CONVERTED = ("exact", "partial", "approximate")
 
 
 def candidates(records: Iterable[ZooRecord], mode: OnnxMode) -> dict[str, tuple[str, ...]]:

@@ -111,8 +111,8 @@ def _sites(records: Sequence[ZooRecord]) -> str:
         + "\nBeside a count of timm 1.0.31 and torchvision 0.29.1 that has nothing of spdify in it (a dispatch mode "
         "over plain forward passes at default sizes, in eval mode; to it a blur pool is a convolution):\n\n"
         + table(("operator", "sites in eval mode", "independent count", "difference"), compared)
-        + "\nOf the whole zoo one convolution more is found here: the patch embedding of torchvision's vit_h_14, which "
-        "without its weights does not run at their size, at which the independent count ran it.\n"
+        + "\nThe independent count is of the whole zoo. It ran each model at the size of its published weights, where "
+        "torchvision's vit_h_14, built without these, does not run: it lacks that model's one convolution.\n"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spdify.graph.structure import _copy_with
+from spdify.graph.structure import copy_with
 from spdify.verification.site_proof import original_of, site_error, what_is_proved
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def with_values(module: nn.Module) -> nn.Module:
         empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         return empty.uniform_(0.1, 1.0, generator=generator) if empty.is_floating_point() else empty.zero_()
 
-    copied = _copy_with(module, value)
+    copied = copy_with(module, value)
     # timm's way to have constants computed again.
     initialise: Callable[[], None] | None = getattr(copied, "init_non_persistent_buffers", None)
     if initialise is not None:
