@@ -205,6 +205,78 @@ class LeftAlone(Record):
     calls: tuple[Call, ...] = ()
 
 
+class Layout(Record):
+    """How the channels of a tensor became more: each old one was followed by further ones, its copies.
+
+    The old channel c of `runs` ((2, 4), (3, 1)) has four new ones for c < 2 and one for the others: channel-major, as
+    `torch.nn.PixelUnshuffle` orders phases. What a copy holds is `how`'s to say.
+
+    Attributes:
+        runs: (channels, copies of each) in the order of the old channels.
+        how: `select`: the first copy is the old channel, the others are new. `mean`: the old channel is the mean of its
+            copies.
+        inner: Entries per channel where spatial axes were flattened into the channel axis.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+    how: Literal["select", "mean"] = "select"
+    inner: int = 1
+
+    @property
+    def old(self) -> int:
+        """Number of entries before."""
+        return self.inner * sum(count for count, _ in self.runs)
+
+    @property
+    def new(self) -> int:
+        """Number of entries after."""
+        return self.inner * sum(count * copies for count, copies in self.runs)
+
+    @property
+    def copies(self) -> int | None:
+        """Copies of each channel where all have the same number."""
+        found = {copies for _, copies in self.runs}
+        return found.pop() if len(found) == 1 else None
+
+
+class TensorChange(Record):
+    """How one tensor of a module follows a change of channels along one axis.
+
+    `repeat` gives every copy its channel's entries. `read` gives them to those copies whose sum is the old channel:
+    all to the first, or, where the layout is a mean, an equal share to each.
+    """
+
+    name: str
+    axis: int = Field(ge=0)
+    change: Literal["repeat", "read"]
+    layout: Layout
+
+
+class Adjustment(Record):
+    """A module outside the sites that follows a change of channels.
+
+    Attributes:
+        path: Of the module.
+        aliases: Other paths at which it is registered.
+        type_name: Its class.
+        role: `carrier` passes the change on, `consumer` takes it in, `follower` has its own output repeated so that it
+            fits to what was carried.
+        tensors: What becomes of its tensors.
+        numbers: Its attributes that count channels, with their new values.
+        block: Class of the block that takes its place where numbers are not enough; else empty.
+        sites: Names of the sites whose change it is.
+    """
+
+    path: str
+    aliases: tuple[str, ...] = ()
+    type_name: str
+    role: Literal["carrier", "consumer", "follower"]
+    tensors: tuple[TensorChange, ...] = ()
+    numbers: dict[str, int] = Field(default_factory=dict)
+    block: str = ""
+    sites: tuple[str, ...] = ()
+
+
 class Claim(Record):
     """What a rewrite promises.
 
@@ -217,7 +289,18 @@ class Claim(Record):
 
 
 class Decision(Record):
-    """A site with what is done to it."""
+    """A site with what is done to it.
+
+    Attributes:
+        site: The site as it was found.
+        action: What is done.
+        rule: Rule that decides, and `rewrite` what it names.
+        params: Of the rewrite.
+        claim: What stays the same.
+        reason: Why it was kept or refused; of an applied one, why its channels do not go on as the rule would have it.
+        also_matched: Later rules that match too.
+        leaves: The channels that leave it, where they are more than before.
+    """
 
     site: Site
     action: Literal["applied", "kept", "refused"]
@@ -227,6 +310,7 @@ class Decision(Record):
     claim: Claim | None = None
     reason: str = ""
     also_matched: tuple[str, ...] = ()
+    leaves: Layout | None = None
 
 
 class InputSpec(Record):
@@ -249,7 +333,11 @@ class Inputs(Record):
 
 
 class Plan(Record):
-    """Every site with its decision, and the fingerprint of the structure that it was made for."""
+    """Every site with its decision, and the fingerprint of the structure that it was made for.
+
+    `adjustments` are the modules outside the sites that follow a change of channels. An adjustment at the path of an
+    applied site says with which channels it runs.
+    """
 
     schema_version: Literal[1] = 1
     rulebook: str
@@ -257,6 +345,7 @@ class Plan(Record):
     fingerprint: str
     inputs: Inputs
     decisions: tuple[Decision, ...]
+    adjustments: tuple[Adjustment, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
 
     def with_action(self, action: str) -> tuple[Decision, ...]:

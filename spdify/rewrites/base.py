@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
 from spdify.records import Record
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from spdify.records import Claim, Operator, Shape, Site
+    from spdify.records import Claim, Layout, Operator, Shape, Site
 
 
 class NoParams(Record):
@@ -52,6 +52,17 @@ class Rewrite(ABC, Generic[ParamsT]):
         if site.obstacles:
             return "; ".join(site.obstacles)
         return None
+
+    def leaves(self, site: Site) -> Layout | None:  # noqa: ARG002 - most keep the number of channels
+        """Give the channels that leave the block, where they are more than those that leave the site."""
+        return None
+
+    def reduced(self) -> Self:
+        """Give the same rewrite with as many channels leaving the block as leave the site, for where no more can go on.
+
+        Only for rewrites whose `leaves` may give something.
+        """
+        raise NotImplementedError
 
     def reads(self, site: Site) -> dict[str, Shape]:  # noqa: ARG002 - a pool has no tensors
         """Give name and shape of each tensor of the site's module that the new weights are made from."""
