@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from spdify.engine.adjusting import adjust_modules
 from spdify.engine.binding import make_rewrite
+from spdify.engine.carrying import as_it_runs
 from spdify.engine.guards import guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
@@ -68,7 +70,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     """
     places = block_places(plan)
     edits: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for decision in plan.applied:
+    for decision in (as_it_runs(applied, plan) for applied in plan.applied):
         site = decision.site
         paths = places.get(site.block_path, ())
         old = [_module_at(model, site.path if site.operation else path) for path in paths]
@@ -84,7 +86,8 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
             _check_expression(model.get_submodule(site.path), site)
     for path, chosen in edits.items():
         edit_module(model.get_submodule(path), tuple(chosen))
-    guard_folding(model, (path for paths in places.values() for path in paths))
+    adjusted = adjust_modules(model, plan, places)
+    guard_folding(model, (*adjusted, *(path for paths in places.values() for path in paths)))
 
 
 def _check_expression(owner: nn.Module, site: Site) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.carrying import as_it_runs, changed_tensors, follow_change
 from spdify.engine.places import block_places, place_of
 from spdify.errors import PlanError
 
@@ -36,8 +37,9 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         PlanError: The state dict lacks a site's tensors, or has them in another shape.
     """
     places = block_places(plan)
+    state = _adjusted(state, plan)
     waiting: dict[str, dict[str, Tensor]] = {}
-    for decision in plan.applied:
+    for decision in (as_it_runs(applied, plan) for applied in plan.applied):
         for path in places.get(decision.site.block_path, ()):
             waiting[path] = site_weights(state, decision, path)
     replaced = set(waiting)
@@ -53,8 +55,22 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     return mapped
 
 
+def _adjusted(state: Mapping[str, Tensor], plan: Plan) -> Mapping[str, Tensor]:
+    """Have the tensors that are reached by a change of channels follow it; the state dict has no buffers that are not
+    saved, which `rebuild` changes where they are.
+    """
+    changes = changed_tensors(plan.adjustments)
+    if not changes:
+        return state
+    new = dict(state)
+    for name in changes.keys() & state.keys():
+        for change in changes[name]:
+            new[name] = follow_change(new[name], change)
+    return new
+
+
 def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> dict[str, Tensor]:
-    """Give the block's state dict for one site, which is registered at `path`."""
+    """Give the block's state dict for one site, as it runs and registered at `path`."""
     site = decision.site
     if decision.rewrite is None:
         msg = f"cannot apply the decision on {site.name}: it names no rewrite"

@@ -55,13 +55,38 @@ class ModuleFacts:
             found.append(f"it holds more than {_usual_tensors(module)}: {', '.join(more)}")
         if getattr(module, "return_indices", False):
             found.append("it returns indices")
-        for name, parameter in module.named_parameters(recurse=False):
+        return (*found, *self._outside(path))
+
+    def _outside(self, path: str) -> list[str]:
+        """List which of a module's parameters others hold or read."""
+        found = []
+        for name, parameter in self._modules[path].named_parameters(recurse=False):
             others = [holder for holder in self._holders[id(parameter)] if holder != f"{path}.{name}"]
             if others:
                 found.append(f"its {name} is shared with {', '.join(others)}")
             if f"{path}.{name}" in self._reads:
                 found.append(f"its {name} is read from outside the module")
-        return tuple(found)
+        return found
+
+    def module(self, path: str) -> nn.Module:
+        """Give the module at `path`."""
+        found: nn.Module = self._modules[path]
+        return found
+
+    def bonds(self, path: str, *, own_reads: bool = False) -> tuple[str, ...]:
+        """Reasons not to change the number of channels of the module at `path`.
+
+        Args:
+            path: Of any module.
+            own_reads: Whether reads of its tensors by the code around it are known, and no reason.
+        """
+        module = self._modules[path]
+        found = ["its weight is parametrized"] if parametrize.is_parametrized(module) else []
+        if module._forward_pre_hooks or module._forward_hooks:  # noqa: SLF001 - torch has no public list of hooks
+            found.append("it has forward hooks (old weight norm, pruning, or your own)")
+        if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
+            found.append("it has backward hooks")
+        return (*found, *(() if own_reads else self._outside(path)))
 
 
 def _usual_tensors(module: nn.Module) -> str:

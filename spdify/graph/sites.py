@@ -12,7 +12,7 @@ from spdify.graph.adapters import module_geometry
 from spdify.graph.census import Census, take_census
 from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
-from spdify.graph.trace import Trace, trace_model
+from spdify.graph.trace import Flow, Trace, trace_model
 from spdify.records import Call, Inputs, InputSpec, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Survey:
         one_eye: Paths of the modules whose own code torch.fx cannot follow: what they call is traced on its own, what
             they compute themselves is seen by the census alone.
         eval_only: Why the model does not run in train mode on these inputs; empty where it does.
+        flows: The data flow of each part that was traced, in both modes.
+        facts: What is known of each module.
     """
 
     sites: tuple[Site, ...]
@@ -47,6 +49,8 @@ class Survey:
     census: Census
     one_eye: tuple[str, ...] = ()
     eval_only: str = ""
+    flows: tuple[Flow, ...] = ()
+    facts: ModuleFacts | None = None
 
 
 def survey(model: nn.Module, inputs: Inputs) -> Survey:
@@ -87,6 +91,8 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         census=censuses["eval"],
         one_eye=tuple(unopened),
         eval_only=eval_only,
+        flows=tuple(flow for trace in traces.values() for flow in trace.flows),
+        facts=facts,
     )
 
 

@@ -37,6 +37,36 @@ if TYPE_CHECKING:
 _Runnable: TypeAlias = "tuple[nn.Module, tuple[list[Tensor], dict[str, Tensor]], AbstractContextManager[Any]]"
 
 
+@dataclass(frozen=True)
+class Flow:
+    """The data flow of what was traced in one piece: the model, or a module of it.
+
+    Attributes:
+        path: Of the traced module in the user's model.
+        graph: torch.fx's graph.
+        root: Holds the modules that the graph calls, as fake or real copies of the user's.
+        shapes: Of every node that gives a tensor, its shape.
+    """
+
+    path: str
+    graph: fx.Graph
+    root: nn.Module
+    shapes: dict[fx.Node, Shape]
+
+    def full_path(self, target: str) -> str:
+        """Give the path in the user's model of a path in the graph."""
+        return _full_path(self.path, target)
+
+    def module(self, target: str) -> nn.Module:
+        """Give the module that a node of the graph calls."""
+        return self.root.get_submodule(target)
+
+
+def _full_path(path: str, target: str) -> str:
+    own = target.removeprefix("model").removeprefix(".")
+    return ".".join(part for part in (path, own) if part)
+
+
 @dataclass
 class Trace:
     """What torch.fx saw.
@@ -46,12 +76,14 @@ class Trace:
         unopened: Modules whose own code could not be traced, in part or at all: path to reason.
         followed: Paths of the modules that were traced on their own; the empty one where it is the whole model.
         reads: Paths of parameters and buffers that the graph reads directly (`get_attr`).
+        flows: The data flow of each piece that was traced whole.
     """
 
     operations: list[Operation] = field(default_factory=list)
     unopened: dict[str, str] = field(default_factory=dict)
     followed: set[str] = field(default_factory=set)
     reads: set[str] = field(default_factory=set)
+    flows: list[Flow] = field(default_factory=list)
 
     def absorb(self, part: Trace) -> None:
         """Add what was seen of a part of the model."""
@@ -59,6 +91,7 @@ class Trace:
         self.unopened.update({path: why for path, why in part.unopened.items() if path not in self.unopened})
         self.followed |= part.followed
         self.reads |= part.reads
+        self.flows += part.flows
 
     def closed_scope(self, owner: str) -> str | None:
         """Give the module whose untraced code runs what `owner` runs; None where the trace saw all of it."""
@@ -81,6 +114,7 @@ class _Reader(fx.Interpreter):
         self._node: fx.Node | None = None
         self._steps: dict[int, tuple[object, Steps, Shape]] = {}
         self._kept: list[Tensor] = []
+        self.shapes: dict[fx.Node, Shape] = {}
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give plain lists and dicts, as the traced code itself would: some functions change those they are given."""
@@ -90,12 +124,14 @@ class _Reader(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
         """Keep the node at hand: its module stack names the owner of a functional call."""
         self._node = n
-        return super().run_node(n)
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        return result
 
     def _full(self, path: str) -> str:
         """Give the path in the user's model of a path in this graph."""
-        own = path.removeprefix("model").removeprefix(".")
-        return ".".join(part for part in (self._path, own) if part)
+        return _full_path(self._path, path)
 
     def _owner(self) -> str:
         stack = self._node.meta.get("nn_module_stack", {}) if self._node is not None else {}
@@ -210,6 +246,7 @@ def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", in
         raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
     reader.trace.operations += reader.slices.operations()
     reader.trace.followed.add(path)
+    reader.trace.flows.append(Flow(path, graph, tracer.root, reader.shapes))
     return reader.trace
 
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 BLOCKS_PACKAGE = "spdify.blocks"
 
+#: Norms are looked at whole: what their own code does to channels is known by their class (`spdify.graph.carriers`).
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - torch gives no public name
+#: Modules of torchvision.ops that are nothing but layers one after the other: entered, like anybody's.
+OPENED = ("Conv2dNormActivation", "Conv3dNormActivation", "SqueezeExcitation", "MLP")
+
 
 def _library_leaves() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...], tuple[Any, ...]]:
     """Give modules, functions and namespaces that timm and torchvision say not to enter, where they are in use."""
@@ -26,7 +31,8 @@ def _library_leaves() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., 
         functions += timm_layers.get_notrace_functions()
     if vision_ops := sys.modules.get("torchvision.ops"):
         spaces.append(vision_ops)
-        modules += [kind for name in vision_ops.__all__ if isinstance(kind := getattr(vision_ops, name), type)]
+        names = [name for name in vision_ops.__all__ if name not in OPENED]
+        modules += [kind for name in names if isinstance(kind := getattr(vision_ops, name), type)]
     return tuple(modules), tuple(functions), tuple(spaces)
 
 
@@ -69,6 +75,7 @@ class SiteTracer(fx.Tracer):
         self.last_path = module_qualified_name
         return (
             module_operator(m) is not None
+            or isinstance(m, NORMS)
             or type(m).__module__.startswith(BLOCKS_PACKAGE)
             or isinstance(m, self._leaves)
             or super().is_leaf_module(m, module_qualified_name)

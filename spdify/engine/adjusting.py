@@ -1,0 +1,80 @@
+"""Modules outside the sites that follow a change of channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from spdify.blocks import SPDGroupNorm
+from spdify.engine.carrying import follow_change
+from spdify.engine.places import place_of
+from spdify.errors import PlanError
+from spdify.graph.carriers import CHANNEL_NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spdify.records import Adjustment, Plan, TensorChange
+
+
+def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Give every module that a plan's adjustments name its new channels, in place; tensors follow where they are.
+
+    Args:
+        model: With its blocks put in.
+        plan: The plan.
+        places: Of its blocks (`spdify.engine.places`): what became a block was adjusted with it.
+
+    Returns:
+        Paths of the modules that were changed.
+
+    Raises:
+        PlanError: A module is not in the model, or not as it was planned.
+    """
+    replaced = {path for paths in places.values() for path in paths}
+    changed = []
+    for adjustment in plan.adjustments:
+        if place_of(adjustment.path, replaced) is None and (adjustment.tensors or adjustment.numbers):
+            _adjust(model, adjustment)
+            changed.append(adjustment.path)
+    return tuple(changed)
+
+
+def _adjust(model: nn.Module, adjustment: Adjustment) -> None:
+    try:
+        module = model.get_submodule(adjustment.path)
+    except AttributeError as error:
+        raise _differs(adjustment, "no module") from error
+    if type(module).__name__ != adjustment.type_name:
+        raise _differs(adjustment, f"a {type(module).__name__}")
+    before = getattr(module, "num_channels", 0)
+    for change in adjustment.tensors:
+        _follow(module, change, adjustment)
+    for name, value in adjustment.numbers.items():
+        if name not in CHANNEL_NUMBERS or not hasattr(module, name):
+            raise _differs(adjustment, f"no {name}")
+        setattr(module, name, value)
+    if adjustment.block:
+        if not isinstance(module, nn.GroupNorm) or adjustment.block != SPDGroupNorm.__name__:
+            raise _differs(adjustment, f"no place for a {adjustment.block}")
+        block = SPDGroupNorm.from_norm(module, module.num_channels // max(before, 1))
+        for path in (adjustment.path, *adjustment.aliases):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, block)
+
+
+def _follow(module: nn.Module, change: TensorChange, adjustment: Adjustment) -> None:
+    tensor = getattr(module, change.name, None)
+    if not isinstance(tensor, Tensor):
+        raise _differs(adjustment, f"no tensor {change.name}")
+    new = follow_change(tensor.detach(), change)
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, change.name, nn.Parameter(new, requires_grad=tensor.requires_grad))
+    else:
+        setattr(module, change.name, new)
+
+
+def _differs(adjustment: Adjustment, found: str) -> PlanError:
+    msg = f"cannot adjust {adjustment.path}: expected a {adjustment.type_name} with its channels, got {found}"
+    return PlanError(msg, hint="Build the model exactly as it was planned.")
