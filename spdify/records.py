@@ -298,7 +298,7 @@ class Decision(Record):
         params: Of the rewrite.
         claim: What stays the same.
         reason: Why it was kept or refused; of an applied one, why its channels do not go on as the rule would have it.
-        also_matched: Later rules that match too.
+        also_matched: Later rules that match too. With several rulebooks, rules are called `book/rule`.
         leaves: The channels that leave it, where they are more than before.
     """
 

@@ -13,15 +13,20 @@ from spdify.cli import options as o
 from spdify.cli.terminal import output_console, print_json, steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spdify.sources import BuildArguments
 
 
 def convert(
     model: o.Model,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write (default: ./MODEL-RULES).")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder to write (default: ./MODEL-RULES, with + between several)."
+        ),
     ] = None,
-    rules: o.Rules = "spd",
+    rules: o.Rules = o.DEFAULT_RULES,
     overrides: o.Set = None,
     strict: Annotated[bool, typer.Option("--strict", help="Make a refused site an error.")] = False,
     proof: Annotated[
@@ -84,7 +89,7 @@ def convert(
 
 def _dry_run(
     model: str,
-    rules: str,
+    rules: list[str],
     overrides: list[str] | None,
     build: BuildArguments,
     code: str | None,
@@ -114,10 +119,10 @@ def _dry_run(
         raise NothingToConvertError(f"nothing to convert in {planned.model} with {planned.rulebook}")
 
 
-def default_output(model: str, rules: str) -> Path:
-    """Give `./<model>-<rulebook>`; for a bundle, its folder's name with the rulebook's behind it."""
+def default_output(model: str, rules: Sequence[str]) -> Path:
+    """Give `./<model>-<rulebook>`, with `+` between several; for a bundle, its folder's name in front."""
     from spdify.bundle import is_bundle
     from spdify.sources import parse_spec
 
     name = Path(model).resolve().name if is_bundle(model) else parse_spec(model).name
-    return Path(f"{name}-{Path(rules).stem}")
+    return Path(f"{name}-{'+'.join(Path(book).stem for book in rules)}")

@@ -51,7 +51,7 @@ def report(
     other: Annotated[
         str | None, typer.Argument(metavar="[OTHER]", help="Compare with this model or folder instead.")
     ] = None,
-    rules: o.Rules = "spd",
+    rules: o.Rules = o.DEFAULT_RULES,
     overrides: o.Set = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=o.SAYING)] = False,
     output: Annotated[

@@ -78,10 +78,23 @@ Code = Annotated[
         rich_help_panel=SHAPE,
     ),
 ]
-Rules = Annotated[str, typer.Option("--rules", "-r", metavar="NAME|FILE", help="Rulebook: see `spdify rules list`.")]
+Rules = Annotated[
+    list[str],
+    typer.Option(
+        "--rules",
+        "-r",
+        metavar="NAME|FILE",
+        help="Rulebook: see `spdify rules list`. Repeat for more: the first with a rule for a site decides.",
+    ),
+]
+DEFAULT_RULES = ["spd"]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="RULE.PARAM=VALUE", help="Change a rule's parameter; repeat for more."),
+    typer.Option(
+        "--set",
+        metavar="RULE.PARAM=VALUE",
+        help="Change a rule's parameter (book/rule for that of one rulebook); repeat for more.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
 Quiet = Annotated[

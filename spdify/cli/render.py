@@ -10,7 +10,7 @@ from rich.text import Text
 
 from spdify.cli.terminal import printable
 from spdify.reporting.figures import change, inputs_text, quantity, shape
-from spdify.reporting.markdown import check_figures, headline, total_rows
+from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +117,8 @@ def _render_decisions(console: Console, report: Report) -> None:
             figures = (change(cost.before.params, cost.after.params), change(cost.before.macs, cost.after.macs))
         table.add_row(_cell(site.name), _cell(site.window), done, *figures)
     console.print(table)
+    if text := overlaps(report):
+        console.print(_cell(text))
 
 
 def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> None:

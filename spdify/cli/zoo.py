@@ -30,7 +30,7 @@ def run(
     source: Annotated[
         Literal["timm", "torchvision"] | None, typer.Option(help="Only models of this library (default: both).")
     ] = None,
-    rules: o.Rules = "spd",
+    rules: o.Rules = o.DEFAULT_RULES,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Models at a time (default: one per core).")
     ] = None,
@@ -66,7 +66,7 @@ def run(
     from spdify.zoo.workers import Limits
 
     limits = Limits(jobs=jobs or usable_cores(), timeout_s=timeout, memory_gb=memory or default_budget_gb())
-    settings = SweepSettings(filter=filter_, source=source, rules=rules, shard=shard, onnx=onnx, seed=seed)
+    settings = SweepSettings(filter=filter_, source=source, rules=tuple(rules), shard=shard, onnx=onnx, seed=seed)
     with redirect_stdout(sys.stderr), progress:
         end = sweep(output, settings, limits=limits, resume=resume, progress=progress)
     if as_json:

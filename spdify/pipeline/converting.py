@@ -12,7 +12,7 @@ from spdify.graph import fingerprint, survey
 from spdify.pipeline.conversion import Conversion
 from spdify.pipeline.opening import open_model
 from spdify.reporting import make_report, measure
-from spdify.rulebook import load_rulebook, with_overrides
+from spdify.rulebook import load_rules, with_overrides
 from spdify.sources import example_inputs
 from spdify.verification import PROOF_LEVELS, choose_level, failed, prove
 
@@ -34,7 +34,7 @@ PROOF_BATCH = 2
 def convert(  # noqa: PLR0913 - the options of the command line
     model: str | Path | nn.Module,
     *,
-    rules: str = "spd",
+    rules: str | Sequence[str] = "spd",
     overrides: Sequence[str] = (),
     example_input: Example | None = None,
     code: str | None = None,
@@ -48,8 +48,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
 
     Args:
         model: A source (`resnet50`, `tv:resnet18`, `net.py:factory` …), a bundle's folder, or a module (not changed).
-        rules: Name of a rulebook or path of one.
-        overrides: `rule.param=value` items.
+        rules: Name of a rulebook or path of one, or several: the first with a rule for a site decides.
+        overrides: `rule.param=value` items, or `book/rule.param=value`.
         example_input: Tensors that the model takes; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
         proof: `model`, `site`, or `auto`: `model` where the size allows.
@@ -74,7 +74,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
         )
     started = time.monotonic()
     seed = build.get("seed", 0)
-    rulebook = with_overrides(load_rulebook(rules), overrides)
+    rulebook = with_overrides(load_rules(rules), overrides)
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
     progress("finding the sites")

@@ -15,7 +15,7 @@ from spdify.graph.census import take_census
 from spdify.pipeline.opening import Opened, open_model
 from spdify.reporting import compare_models, make_inspection, make_report
 from spdify.reporting.figures import inputs_text
-from spdify.rulebook import load_rulebook, with_overrides
+from spdify.rulebook import book_names, load_rules, with_overrides
 from spdify.sources import BuildArguments, BuildOptions
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     model: str | Path | nn.Module,
     other: str | Path | nn.Module | None = None,
     *,
-    rules: str = DEFAULT_RULES,
+    rules: str | Sequence[str] = DEFAULT_RULES,
     overrides: Sequence[str] = (),
     example_input: Example | None = None,
     code: str | None = None,
@@ -68,8 +68,8 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         model: A source or a module: compared with its conversion by `rules`, which is not proved here. A bundle's
             folder: its own report.
         other: Compared with `model` in total, instead of a conversion.
-        rules: Rulebook for the conversion.
-        overrides: `rule.param=value` items.
+        rules: Rulebook for the conversion, or several: the first with a rule for a site decides.
+        overrides: `rule.param=value` items, or `book/rule.param=value`.
         example_input: Tensors that the models take; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
         stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
@@ -93,13 +93,14 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
 
 def _require_as_stored(
     model: str | Path,
-    rules: str,
+    rules: str | Sequence[str],
     overrides: Sequence[str],
     example_input: Example | None,
     options: BuildOptions,
 ) -> None:
     """Refuse wishes that a bundle's own report cannot follow."""
-    if rules != DEFAULT_RULES or overrides or example_input is not None or options != BuildOptions(seed=options.seed):
+    other = book_names(rules) != (DEFAULT_RULES,) or overrides or example_input is not None
+    if other or options != BuildOptions(seed=options.seed):
         raise UsageError(
             f"cannot report {model} with other rules, inputs or weights: a bundle gives the report it was saved with",
             hint="Leave the options out, or name the original model.",
@@ -114,8 +115,8 @@ def _titles(first: Opened, second: Opened) -> tuple[str, str]:
     return a, b
 
 
-def _against_conversion(opened: Opened, rules: str, overrides: Sequence[str]) -> Report:
-    rulebook = with_overrides(load_rulebook(rules), overrides)
+def _against_conversion(opened: Opened, rules: str | Sequence[str], overrides: Sequence[str]) -> Report:
+    rulebook = with_overrides(load_rules(rules), overrides)
     before = survey(opened.model, opened.inputs)
     plan = make_plan(before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs)
     converted = apply(opened.model, plan)

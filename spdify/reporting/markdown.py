@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from spdify.reporting.figures import change, quantity, shape
+from spdify.rulebook import split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +23,9 @@ LEGEND = (
     "*Gradients*: one reaches every new parameter. *Own weights*: the network as it is. *ONNX*: ONNX Runtime against",
     "PyTorch, also with the random norms (*perturbed weights*).",
 )
+
+
+MAX_OVERLAPS = 3  # sites that are named; all are in the JSON
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> list[str]:
@@ -126,4 +130,26 @@ def site_row(decision: Decision, cost: SiteCost | None) -> tuple[str, ...]:
 def _sites(report: Report) -> list[str]:
     costs = {cost.name: cost for cost in report.sites}
     rows = [site_row(d, costs.get(d.site.name)) for d in report.decisions]
-    return _table(["site", "operator", "shape", "decision", "parameters", "MACs"], rows, numbers_from=4)
+    text = overlaps(report)
+    table = _table(["site", "operator", "shape", "decision", "parameters", "MACs"], rows, numbers_from=4)
+    return [*table, *(["", text] if text else [])]
+
+
+def overlaps(report: Report) -> str:
+    """Say in one line which sites a later rulebook has a rule for too; empty where there are none.
+
+    Rules of one book that overlap are how books are written: special cases first.
+    """
+    found = [(d.site.name, d.rule, later) for d in report.decisions if d.rule and (later := _from_a_later_book(d))]
+    if not found:
+        return ""
+    shown = [f"{name} ({rule} before {later})" for name, rule, later in found[:MAX_OVERLAPS]]
+    words = ", ".join(shown) + ("." if len(found) == len(shown) else ", …")
+    sites = "1 site is" if len(found) == 1 else f"{len(found)} sites are"
+    return f"{sites} matched by a later rulebook too; the first wins: {words}"
+
+
+def _from_a_later_book(decision: Decision) -> str | None:
+    """Give the first further rule from another book than the one that decides."""
+    book, _ = split_name(decision.rule or "")
+    return next((rule for rule in decision.also_matched if split_name(rule)[0] != book), None)

@@ -4,10 +4,11 @@ This layer reads them and matches their rules to sites; the engine binds the rul
 """
 
 from spdify.rulebook.form import KEEP, Match, Range, Rule, Rulebook, RulebookSource
+from spdify.rulebook.joining import join_rulebooks, split_name
 from spdify.rulebook.matching import first_match, matches
 from spdify.rulebook.overrides import with_overrides
 from spdify.rulebook.parsing import parse_rulebook
-from spdify.rulebook.shelf import list_rulebooks, load_rulebook, rules_folder
+from spdify.rulebook.shelf import book_names, list_rulebooks, load_rulebook, load_rules, rules_folder
 
 __all__ = [
     "KEEP",
@@ -16,11 +17,15 @@ __all__ = [
     "Rule",
     "Rulebook",
     "RulebookSource",
+    "book_names",
     "first_match",
+    "join_rulebooks",
     "list_rulebooks",
     "load_rulebook",
+    "load_rules",
     "matches",
     "parse_rulebook",
     "rules_folder",
+    "split_name",
     "with_overrides",
 ]

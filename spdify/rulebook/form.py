@@ -144,7 +144,10 @@ class Match(Record):
 
 
 class Rule(Record):
-    """One match → rewrite with its parameters; `keep` in the place of a rewrite is a policy, and has a reason."""
+    """One match → rewrite with its parameters; `keep` in the place of a rewrite is a policy, and has a reason.
+
+    Where rulebooks are joined, the name of the book stands in front of the rule's: `spd/max-pool`. No file can say so.
+    """
 
     name: Name
     rewrite: Name
@@ -190,7 +193,7 @@ class Rulebook(Record):
     """Rules in order; the first one that matches a site decides about it.
 
     Attributes:
-        name: Stem of the file.
+        name: Stem of the file; of several that are joined, all of them with `+` between.
         schema_version: `schema` in the file.
         summary: What the rulebook does, in one sentence.
         source: Where it was published.

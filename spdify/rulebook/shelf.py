@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from spdify.errors import RulebookError
 from spdify.rulebook.faults import did_you_mean
+from spdify.rulebook.joining import join_rulebooks
 from spdify.rulebook.parsing import parse_rulebook
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spdify.rulebook.form import Rulebook
 
 _SUFFIX = ".toml"
@@ -43,6 +46,23 @@ def load_rulebook(name_or_path: str) -> Rulebook:
     """
     file = _locate(name_or_path)
     return parse_rulebook(_read(file), name=file.stem, file=str(file))
+
+
+def book_names(rules: str | Sequence[str]) -> tuple[str, ...]:
+    """Give the names and paths of one rulebook or several, as they were given, always as a tuple."""
+    return (rules,) if isinstance(rules, str) else tuple(rules)
+
+
+def load_rules(rules: str | Sequence[str]) -> Rulebook:
+    """Read one rulebook, or several that are joined in order: the first one with a rule for a site decides.
+
+    Args:
+        rules: A name or path, or several.
+
+    Raises:
+        RulebookError: One of them is not there or cannot be read, there is none, or two have the same name.
+    """
+    return join_rulebooks([load_rulebook(name) for name in book_names(rules)])
 
 
 def _locate(name_or_path: str) -> Path:

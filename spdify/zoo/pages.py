@@ -74,7 +74,7 @@ def _head(runs: Sequence[RunRecord], records: Sequence[ZooRecord], exports: Sequ
     whole = sum(r.proof == "model" for r in records)
     passed = sum(e.outcome == "passed" for e in exports)
     return (
-        f"# Zoo: {total:,} models, rulebook `{runs[0].settings.rules}`\n\n"
+        f"# Zoo: {total:,} models, rulebook `{'+'.join(runs[0].settings.rules)}`\n\n"
         "Written by `spdify zoo summarize` from the lines of the run; not edited by hand.\n\n"
         f"- **{share(total, wanted)}** models of the run have ended.\n"
         f"- **{share(applied, sites)}** sites are converted; **{share(proved, applied)}** of them are proved exact on "
@@ -269,7 +269,7 @@ def _gib(size: int | None) -> str:
 
 def _reproduce(runs: Sequence[RunRecord], sessions: Sequence[SessionRecord]) -> str:
     settings = runs[0].settings
-    options = [f"--rules {settings.rules}", f"--onnx {settings.onnx}", f"--seed {settings.seed}"]
+    options = [*(f"--rules {book}" for book in settings.rules), f"--onnx {settings.onnx}", f"--seed {settings.seed}"]
     options += [f"--filter '{settings.filter}'"] if settings.filter != "*" else []
     options += [f"--source {settings.source}"] if settings.source else []
     shards = f", one folder for each of the shards {', '.join(r.settings.shard for r in runs)}" if len(runs) > 1 else ""

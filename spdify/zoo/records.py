@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from spdify.records import Check, InputSpec, Measure, Mode, Operator, Record
+from spdify.rulebook import book_names
 
 Outcome = Literal["exact", "partial", "approximate", "nothing", "failed"]
 OnnxMode = Literal["family", "none", "all"]
@@ -148,11 +149,14 @@ class OnnxFamilyRecord(Record):
 
 
 class SweepSettings(Record):
-    """What decides the content of a run; a run is resumed with the same or not at all."""
+    """What decides the content of a run; a run is resumed with the same or not at all.
+
+    `rules` are names or paths of rulebooks, in order; a single one may be given as it is.
+    """
 
     filter: str = "*"
     source: Literal["timm", "torchvision"] | None = None
-    rules: str = "spd"
+    rules: Annotated[tuple[str, ...], BeforeValidator(book_names)] = ("spd",)
     rulebook_sha256: str = ""
     shard: str = "1/1"
     onnx: OnnxMode = "family"

@@ -19,7 +19,7 @@ from spdify.engine import apply, make_plan
 from spdify.errors import UsageError
 from spdify.graph import fingerprint
 from spdify.graph.census import take_census
-from spdify.rulebook import load_rulebook
+from spdify.rulebook import load_rules
 from spdify.zoo.examine import examine, survey_named
 from spdify.zoo.exports import candidates, export_family, load_exporter
 from spdify.zoo.memory import usable_cores
@@ -83,7 +83,7 @@ def sweep(path: Path, settings: SweepSettings, *, limits: Limits, resume: bool, 
         BundleError: The folder cannot be read or written.
         RulebookError: The rulebook cannot be used.
     """
-    rulebook = load_rulebook(settings.rules)
+    rulebook = load_rules(settings.rules)
     settings = settings.model_copy(update={"rulebook_sha256": hashlib.sha256(_text(rulebook)).hexdigest()})
     names = model_names(settings)
     folder = RunFolder(path)

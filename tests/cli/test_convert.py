@@ -153,6 +153,30 @@ def test_stacked_registry_model_is_exact_against_the_original(spdify: Spdify) ->
     torch.testing.assert_close(load("two")(x), build("test_resnet").model(x))
 
 
+def test_several_rulebooks(spdify: Spdify) -> None:
+    Path("stem.toml").write_text(STEM, encoding="utf-8")
+    books = ("--rules", "stem.toml", "-r", "spd")
+    line = "1 site is matched by a later rulebook too; the first wins: 0 (stem/stem before spd/strided-conv)."
+    text = spdify("convert", "net.py:build", *SIZE, *books, "--no-onnx", "--set", "spd/max-pool.form=keep").stdout
+    assert "build, rulebook stem+spd" in text
+    assert line in text
+    assert line in Path("build-stem+spd/report.md").read_text(encoding="utf-8")
+    (plan,) = read_record(Path("build-stem+spd")).plans
+    assert (plan.rulebook, plan.rulebook_source) == ("stem+spd", "arXiv:2208.03641, section 3")
+    decided = [(d.rule, d.action) for d in plan.decisions]
+    assert decided == [("stem/stem", "applied"), ("spd/max-pool", "kept"), ("spd/strided-conv", "applied")]
+    assert plan.decisions[0].also_matched == ("spd/strided-conv",)
+    original = build("net.py:build", BuildOptions(input_size=(3, 16, 16))).model
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(load("build-stem+spd", model=original)(x), original(x))
+
+
+def test_one_rulebook_twice(spdify: Spdify, folder: Path) -> None:
+    result = spdify("convert", "net.py:build", *SIZE, "-r", "spd", "-r", "spd", "-o", "out", code=1)
+    assert "cannot join rulebooks: expected a name of its own for each, got 'spd' more than once" in result.stderr
+    assert not (folder / "out").exists()
+
+
 def test_overwrite_replaces_a_bundle(spdify: Spdify, bundle: Path) -> None:
     (bundle / "model.onnx").write_bytes(b"stale")
     spdify("convert", "net.py:build", *SIZE, "--no-onnx", "-o", bundle, "--overwrite", "-q")
@@ -162,15 +186,16 @@ def test_overwrite_replaces_a_bundle(spdify: Spdify, bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "rules", "folder_name"),
     [
-        ("resnet50", "spd", "resnet50-spd"),
-        ("timm:resnet50.a1_in1k", "spd", "resnet50.a1_in1k-spd"),
-        ("hf-hub:org/name", "books/mine.toml", "name-mine"),
-        ("net.py:build", "spd", "build-spd"),
+        ("resnet50", ["spd"], "resnet50-spd"),
+        ("timm:resnet50.a1_in1k", ["spd"], "resnet50.a1_in1k-spd"),
+        ("hf-hub:org/name", ["books/mine.toml"], "name-mine"),
+        ("net.py:build", ["spd"], "build-spd"),
+        ("resnet50", ["books/mine.toml", "spd"], "resnet50-mine+spd"),
     ],
 )
-def test_default_output(model: str, rules: str, folder_name: str) -> None:
+def test_default_output(model: str, rules: list[str], folder_name: str) -> None:
     assert default_output(model, rules) == Path(folder_name)
 
 
 def test_default_output_of_a_bundle(bundle: Path) -> None:
-    assert default_output(f"{bundle}/", "spd") == Path("bundle-spd")
+    assert default_output(f"{bundle}/", ["spd"]) == Path("bundle-spd")

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Spdify
 
 SIZE = ("--input-size", "3,16,16")
+POOLS = """schema = 1
+summary = "Leave the pools."
+[[rule]]
+name = "leave"
+rewrite = "keep"
+reason = "they stay"
+match = { operator = "max_pool" }
+"""
 
 
 def test_inspect(spdify: Spdify) -> None:
@@ -37,6 +45,28 @@ def test_report_of_a_model(spdify: Spdify) -> None:
     made = Report.model_validate_json(spdify("report", "net.py:build", *SIZE, "--json").stdout)
     assert made.proof == "none"
     assert spdify("report", "net.py:build", *SIZE, "--markdown").stdout == report_markdown(made)
+
+
+def test_report_with_several_rulebooks(spdify: Spdify) -> None:
+    Path("pools.toml").write_text(POOLS, encoding="utf-8")
+    args = ("net.py:build", *SIZE, "-r", "pools.toml", "-r", "spd", "--set", "strided-conv.kernel=odd")
+    made = Report.model_validate_json(spdify("report", *args, "--json").stdout)
+    assert made.rulebook == "pools+spd"
+    assert [d.rule for d in made.decisions] == ["spd/strided-conv", "pools/leave", "spd/strided-conv"]
+    assert made.decisions[0].params["kernel"] == "odd"
+    assert made.decisions[1].also_matched == ("spd/max-pool",)
+    line = "1 site is matched by a later rulebook too; the first wins: 3 (pools/leave before spd/max-pool)."
+    assert line in spdify("report", *args).stdout
+    assert line in spdify("report", *args, "--markdown").stdout
+
+
+@pytest.mark.parametrize("rules", [("-r", "spd", "-r", "spd"), ("-r", "pools.toml", "-r", "sub/pools.toml")])
+def test_report_with_two_rulebooks_of_one_name(spdify: Spdify, rules: tuple[str, ...]) -> None:
+    Path("sub").mkdir()
+    for file in (Path("pools.toml"), Path("sub/pools.toml")):
+        file.write_text(POOLS, encoding="utf-8")
+    result = spdify("report", "net.py:build", *SIZE, *rules, code=1)
+    assert "cannot join rulebooks: expected a name of its own for each" in result.stderr
 
 
 def test_report_of_a_bundle_is_its_own(spdify: Spdify, bundle: Path) -> None:

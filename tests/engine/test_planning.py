@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from spdify.records import Plan
-from spdify.rulebook import load_rulebook, parse_rulebook, with_overrides
+from spdify.rulebook import join_rulebooks, load_rulebook, parse_rulebook, with_overrides
 from tests.engine.networks import Net, Shared
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ def test_the_first_rule_that_matches_decides(plan_for: Callable[..., Plan]) -> N
     down = found["down"]
     assert (down.action, down.rule, down.reason) == ("kept", None, "no rule matches")
     assert [d.site.path for d in plan.applied] == ["stage.conv", "stage.shortcut"]
+
+
+def test_of_several_books_the_first_with_a_rule_decides(plan_for: Callable[..., Plan]) -> None:
+    mine = parse_rulebook(RULES.encode(), name="mine", file="mine.toml")
+    plan = plan_for(Net(), 1, 3, 33, 35, rulebook=join_rulebooks([mine, load_rulebook("spd")]))
+    found = {d.site.path: d for d in plan.decisions}
+    assert (plan.rulebook, plan.rulebook_source) == ("mine+spd", "arXiv:2208.03641, section 3")
+    assert (found["stem.0"].action, found["stem.0"].rule) == ("kept", "mine/leave-the-stem")
+    assert found["stem.0"].also_matched == ("mine/any-conv", "mine/again", "spd/strided-conv")
+    assert (found["stage.conv"].rule, found["stage.conv"].params["kernel"]) == ("mine/odd", "odd")
+    assert (found["down"].action, found["down"].rule, found["down"].also_matched) == ("applied", "spd/average-pool", ())
+
+    other = plan_for(Net(), 1, 3, 33, 35, rulebook=join_rulebooks([load_rulebook("spd"), mine]))
+    assert {d.rule for d in other.applied} == {"spd/strided-conv", "spd/max-pool", "spd/average-pool"}
+    assert other.rulebook == "spd+mine"
 
 
 def test_a_rewrite_may_keep_by_its_parameters(plan_for: Callable[..., Plan]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 import spdify
 from spdify.engine.applying import apply
-from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
+from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, RulebookError, UsageError
 from spdify.pipeline import converting
 
 if TYPE_CHECKING:
@@ -130,6 +130,24 @@ def test_strict(plain: Plain, tmp_path: Path) -> None:
     assert len(spdify.convert(plain, example_input=X, rules=str(book)).plan.with_action("refused")) == 2
     with pytest.raises(RefusedError, match=r"cannot convert Plain strictly: 2 sites refused\. stem: "):
         spdify.convert(plain, example_input=X, rules=str(book), strict=True)
+
+
+def test_several_rulebooks(plain: Plain, tmp_path: Path) -> None:
+    book = tmp_path / "mine.toml"
+    book.write_text(
+        'schema = 1\nsummary = "Mine."\n[[rule]]\nname = "stem"\nrewrite = "replace-strided-conv"\n'
+        'match = { operator = "conv", position = "0" }\nparams = { kernel = "odd" }\n',
+        encoding="utf-8",
+    )
+    rules = (str(book), "spd")
+    plan = spdify.convert(plain, example_input=X, rules=rules, overrides=["spd/max-pool.form=keep"]).plan
+    assert plan.rulebook == "mine+spd"
+    assert {d.rule.partition("/")[0] for d in plan.decisions[1:] if d.rule} == {"spd"}
+    assert (plan.decisions[0].rule, plan.decisions[0].params["kernel"]) == ("mine/stem", "odd")
+    assert spdify.report(plain, example_input=X, rules=rules[::-1]).decisions[0].rule == "spd/strided-conv"
+    with pytest.raises(RulebookError, match=r"expected a rule of rulebook 'mine\+spd', got 'steam'") as caught:
+        spdify.convert(plain, example_input=X, rules=rules, overrides=["steam.kernel=odd"])
+    assert caught.value.hint == "Did you mean 'stem'?"
 
 
 def test_a_wrong_weight_is_an_error(plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from spdify.records import Check
 from spdify.reporting import report_markdown
 from spdify.reporting.figures import quantity
-from spdify.reporting.markdown import check_figures, headline
+from spdify.reporting.markdown import check_figures, headline, overlaps
 
 if TYPE_CHECKING:
     from spdify.records import Report
@@ -53,6 +53,30 @@ def test_headline_claims_no_proof_that_was_not_made(report: Report) -> None:
     checks = (Check(name="whole model, eval", outcome="not run", value=0.0, detail="the output is constant"),)
     assert "(same function, proved site by site)," in headline(report.model_copy(update={"checks": checks}))
     assert "(same function by claim, not proved here)," in headline(report.model_copy(update={"checks": ()}))
+
+
+def overlapping(report: Report, *rules: tuple[str, tuple[str, ...]]) -> Report:
+    decisions = report.decisions * 2
+    made = (
+        d.model_copy(update={"rule": rule, "also_matched": others})
+        for d, (rule, others) in zip(decisions, rules, strict=False)
+    )
+    return report.model_copy(update={"decisions": tuple(made)})
+
+
+def test_overlaps_within_one_book_are_not_told(report: Report) -> None:
+    assert overlaps(report) == ""
+    assert overlaps(overlapping(report, ("stem", ("conv", "all")), ("a/stem", ("a/conv",)))) == ""
+
+
+def test_overlaps_of_several_books_are_told_in_one_line(report: Report) -> None:
+    one = ("a/stem", ("a/conv", "b/stem", "b/conv"))
+    text = "1 site is matched by a later rulebook too; the first wins: 0 (a/stem before b/stem)."
+    assert overlaps(overlapping(report, one, ("b/conv", ()))) == text
+    assert f"\n\n{text}\n" in report_markdown(overlapping(report, one))
+    many = overlaps(overlapping(report, *[one] * 4))
+    assert many.startswith("4 sites are matched by a later rulebook too; the first wins: 0 (a/stem before b/stem), 1 (")
+    assert many.endswith(", 2 (a/stem before b/stem), …")
 
 
 def test_check_figures() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spdify.errors import RulebookError, UsageError
-from spdify.rulebook import Rulebook, load_rulebook, parse_rulebook, with_overrides
+from spdify.rulebook import Rulebook, join_rulebooks, load_rulebook, parse_rulebook, with_overrides
 
 
 @pytest.fixture
@@ -106,3 +106,64 @@ def test_a_policy_has_no_parameters() -> None:
     book = parse_rulebook(text.encode(), name="keeping", file="keeping.toml")
     with pytest.raises(RulebookError, match="expected no `params`, since its rewrite is 'keep'"):
         with_overrides(book, ["subsampling-slice.kernel=odd"])
+
+
+POOLS = """
+schema = 1
+summary = "Pools only."
+[[rule]]
+name = "max-pool"
+rewrite = "replace-max-pool"
+match = { operator = "max_pool" }
+"""
+
+
+@pytest.fixture
+def joined(book: Rulebook) -> Rulebook:
+    return join_rulebooks([parse_rulebook(POOLS.encode(), name="my.pools", file="my.pools.toml"), book])
+
+
+def forms(book: Rulebook, *items: str) -> dict[str, object]:
+    rules = with_overrides(book, items).rules
+    return {rule.name: rule.params.get("form") for rule in rules if rule.name.endswith("max-pool")}
+
+
+def test_a_rule_may_be_called_by_its_book(book: Rulebook, joined: Rulebook) -> None:
+    assert forms(book, "spd/max-pool.form=keep") == {"max-pool": "keep"}
+    assert forms(joined, "spd/max-pool.form=keep") == {"my.pools/max-pool": None, "spd/max-pool": "keep"}
+    assert forms(joined, "my.pools/max-pool.form=a/b") == {"my.pools/max-pool": "a/b", "spd/max-pool": "tournament"}
+
+
+def test_without_a_book_it_is_the_rule_in_each_that_has_it(joined: Rulebook) -> None:
+    assert forms(joined, "max-pool.form=keep") == {"my.pools/max-pool": "keep", "spd/max-pool": "keep"}
+    changed = with_overrides(joined, ["strided-conv.kernel=odd", "max-pool.form=keep", "spd/max-pool.form=conv"])
+    assert changed.rules[1].params["kernel"] == "odd"
+    assert [changed.rules[i].params["form"] for i in (0, 3)] == ["keep", "conv"]
+    assert [rule.name for rule in changed.rules] == [rule.name for rule in joined.rules]
+
+
+@pytest.mark.parametrize(
+    ("item", "hint"),
+    [
+        ("max-pol.form=keep", "Did you mean 'max-pool'?"),
+        ("sdp/max-pool.form=keep", "Did you mean 'spd/max-pool'"),
+        ("my.pools/strided-conv.kernel=odd", "Did you mean "),
+    ],
+)
+def test_an_unknown_rule_of_several_books(joined: Rulebook, item: str, hint: str) -> None:
+    with pytest.raises(RulebookError, match=r"expected a rule of rulebook 'my.pools\+spd', got '") as caught:
+        with_overrides(joined, [item])
+    assert caught.value.hint.startswith(hint)
+
+
+def test_another_book_than_the_one_that_was_chosen(book: Rulebook) -> None:
+    with pytest.raises(RulebookError, match="expected a rule of rulebook 'spd', got 'other/max-pool'") as caught:
+        with_overrides(book, ["other/max-pool.form=keep"])
+    assert "'spd/max-pool'" in caught.value.hint
+
+
+@pytest.mark.parametrize("item", ["spd/=1", "spd/max-pool=keep", "spd/.form=keep", "spd/max-pool.form="])
+def test_the_form_with_a_book_is_checked(joined: Rulebook, item: str) -> None:
+    with pytest.raises(UsageError, match="expected rule, parameter and value") as caught:
+        with_overrides(joined, [item])
+    assert "book/rule.param=value" in caught.value.hint

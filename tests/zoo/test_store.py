@@ -55,13 +55,21 @@ def test_a_line_that_is_no_record_is_named(folder: RunFolder, records: list[ZooR
         folder.results()
 
 
+def test_one_rulebook_or_several() -> None:
+    assert SweepSettings(rules="spd") == SweepSettings(rules=("spd",)) == SweepSettings()
+    assert SweepSettings.model_validate_json('{"rules": "spd"}') == SweepSettings(), "as runs wrote it before"
+    several = SweepSettings(rules=["a.toml", "spd"])
+    assert several.rules == ("a.toml", "spd")
+    assert SweepSettings.model_validate_json(several.model_dump_json()) == several
+
+
 def test_a_run_is_resumed_with_its_own_settings_only(folder: RunFolder, run_record: RunRecord) -> None:
     folder.begin(run_record, resume=False)
     folder.begin(run_record, resume=True)
     with pytest.raises(UsageError, match="holds a run already"):
         folder.begin(run_record, resume=False)
     other = run_record.model_copy(update={"settings": SweepSettings(rules="other")})
-    with pytest.raises(UsageError, match="rules was 'spd' and is now 'other'"):
+    with pytest.raises(UsageError, match=r"rules was \('spd',\) and is now \('other',\)"):
         folder.begin(other, resume=True)
     newer = run_record.model_copy(update={"versions": {"torch": "2.15.0"}})
     with pytest.raises(UsageError, match=r"torch was '2\.14\.0' and is now '2\.15\.0'"):

@@ -7,7 +7,7 @@ import pytest
 
 from spdify.errors import BundleError, UsageError
 from spdify.zoo import counting
-from spdify.zoo.records import Failure, OnnxAttempt, OnnxFamilyRecord, SessionRecord
+from spdify.zoo.records import Failure, OnnxAttempt, OnnxFamilyRecord, SessionRecord, SweepSettings
 from spdify.zoo.store import ONNX, RESULTS, SESSIONS, RunFolder
 from spdify.zoo.summarizing import summarize
 
@@ -62,6 +62,16 @@ def test_the_page_says_what_the_lines_say(folder: Path) -> None:
         "spdify zoo run -o DIR --rules spd",
     ):
         assert line in text, line
+
+
+def test_the_page_names_every_rulebook(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        run.begin(run_record.model_copy(update={"settings": SweepSettings(rules=("a", "b"))}), resume=False)
+    run.append(RESULTS, records[0])
+    text = summarize([run.path], run.path)[0].read_text()
+    assert "# Zoo: 1 models, rulebook `a+b`" in text
+    assert "spdify zoo run -o DIR --rules a --rules b " in text
 
 
 def test_the_pictures_are_well_formed_and_have_words(folder: Path, tmp_path: Path) -> None:
