@@ -39,7 +39,7 @@ def test_params_reach_the_rewrite() -> None:
     ("name", "params", "message"),
     [
         ("replace-strided-convs", {}, "Did you mean replace-strided-conv?"),
-        ("blur", {}, "Known: replace-average-pool, replace-blur-pool, replace-max-pool, replace-strided-conv, "),
+        ("blur", {}, "Known: fold-pool, "),
         ("keep", {}, "there is none of that name"),
         (
             "replace-strided-conv",
