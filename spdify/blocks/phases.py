@@ -67,6 +67,11 @@ class Phases(NamedTuple):
     padding: tuple[int, int]
     taps: tuple[tuple[int, int], ...]
 
+    @property
+    def excess(self) -> int:
+        """The e of the output size floor((n + e) / s) + 1 for n input positions."""
+        return sum(self.padding) - self.kernel * self.scale
+
 
 def split_axis(  # noqa: PLR0913 - the six numbers that define a strided window
     kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False, odd: bool = False

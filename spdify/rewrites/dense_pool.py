@@ -13,6 +13,7 @@ import torch
 
 from spdify.blocks import SPDConv
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
+from spdify.records import Claim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,15 @@ def is_mean(site: Site) -> bool:
     # Where ceil_mode gives no window more, none reaches past the padding.
     past_padding = _axes(window) != _axes(window.model_copy(update={"ceil_mode": False}))
     return not past_padding and (window.count_include_pad or not any(window.padding))
+
+
+def mean_claim(site: Site) -> Claim:
+    """Say what an average pool keeps as SPD and one dense convolution."""
+    if is_mean(site):
+        words = "same gradient for the input; the window's weights, zero between channels, start to learn"
+        return Claim(value="exact", training=words)
+    words = "differs at the edges, where the pool divides by fewer positions; the window's weights start to learn"
+    return Claim(value="approximate", training=words)
 
 
 def last_block_repeats(window: Geometry) -> bool:

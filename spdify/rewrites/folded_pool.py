@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from spdify.blocks import SpaceToDepth
 from spdify.blocks.phases import split_axis
 from spdify.records import Claim, Layout, Operator, Record
-from spdify.rewrites.dense_pool import dense_block, dense_weights, is_mean, last_block_repeats
+from spdify.rewrites.dense_pool import dense_block, dense_weights, last_block_repeats, mean_claim
 from spdify.rewrites.pool import ReplacePool
 
 if TYPE_CHECKING:
@@ -100,15 +100,6 @@ class FoldPool(ReplacePool[FoldPoolParams]):
         return dense_weights(site, channels)
 
 
-def mean_claim(site: Site) -> Claim:
-    """Say what an average pool keeps as SPD and one dense convolution."""
-    if is_mean(site):
-        words = "same gradient for the input; the window's weights, zero between channels, start to learn"
-        return Claim(value="exact", training=words)
-    words = "differs at the edges, where the pool divides by fewer positions; the window's weights start to learn"
-    return Claim(value="approximate", training=words)
-
-
 def _mean_edge(window: Geometry) -> Edge | None:
     """Give the edge with which the mean of each block is the average pool."""
     size = math.prod(window.kernel)
@@ -128,9 +119,8 @@ def _max_edge(window: Geometry) -> Edge | None:
     if window.padding_mode == "same":
         return "replicate"
     windows = zip(window.kernel, window.stride, window.padding, window.dilation, strict=True)
-    axes = [split_axis(k, s, p, d, ceil_mode=window.ceil_mode) for k, s, p, d in windows]
     # The pool gives floor((n + e) / s) + 1 outputs.
-    excess = [sum(axis.padding) - axis.kernel * axis.scale for axis in axes]
+    excess = [split_axis(k, s, p, d, ceil_mode=window.ceil_mode).excess for k, s, p, d in windows]
     if all(e == -s for e, s in zip(excess, window.stride, strict=True)):
         return "crop"
     return "replicate" if all(e == -1 for e in excess) else None
