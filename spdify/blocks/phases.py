@@ -13,7 +13,7 @@ n input positions. Source: arXiv 2208.03641, section 3 (space-to-depth); the alg
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+
+Edge: TypeAlias = Literal["crop", "replicate", "zeros"]
 
 
 def per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -64,6 +66,11 @@ class Phases(NamedTuple):
     kernel: int
     padding: tuple[int, int]
     taps: tuple[tuple[int, int], ...]
+
+    @property
+    def excess(self) -> int:
+        """The e of the output size floor((n + e) / s) + 1 for n input positions."""
+        return sum(self.padding) - self.kernel * self.scale
 
 
 def split_axis(  # noqa: PLR0913 - the six numbers that define a strided window
@@ -137,6 +144,23 @@ def space_to_depth(x: Tensor, scale: Sequence[int]) -> Tensor:
     split = x.reshape(x.shape[0], x.shape[1], *blocks)
     order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
     return split.permute(order).flatten(1, 1 + dims)
+
+
+def whole_blocks(x: Tensor, scale: Sequence[int], edge: Edge) -> Tensor:
+    """Make every size a multiple of the scale at its high side.
+
+    Args:
+        x: (…, *spatial).
+        scale: Block size per spatial axis.
+        edge: `crop` drops the positions that fill no block, `replicate` fills the last block up with the edge value,
+            `zeros` with zeros.
+    """
+    spatial = x.shape[x.dim() - len(scale) :]
+    high = [-(n % s) if edge == "crop" else -n % s for n, s in zip(spatial, scale, strict=True)]
+    if not any(high):
+        return x
+    pads = [size for above in reversed(high) for size in (0, above)]
+    return F.pad(x, pads, mode="replicate" if edge == "replicate" else "constant")
 
 
 def scatter_taps(weight: Tensor, axes: Sequence[Phases]) -> Tensor:

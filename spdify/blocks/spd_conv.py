@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
-from spdify.blocks.phases import per_axis, same_padding, space_to_depth
+from spdify.blocks.phases import per_axis, same_padding, space_to_depth, whole_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +118,8 @@ def with_margin(x: Tensor, scale: Sequence[int], margin: Sequence[int], padding_
         return x
     if padding_mode == "same":
         return F.pad(x, flat_padding(same_padding(x.shape[-len(scale) :], margin, scale)))
+    if padding_mode == "ceil":
+        return whole_blocks(x, scale, "replicate")
     return F.pad(x, flat_padding([(m, m) for m in margin]), mode=padding_mode)
 
 
@@ -151,9 +153,10 @@ class SPDConv(nn.Module):
         groups: Groups of the convolution. Channel-major phases keep each group's channels together.
         bias: Whether to add a learnable bias.
         margin: Positions padded by `padding_mode` on either side before everything else; for `same`, the extent of the
-            window, d·(k - 1) + 1 positions per axis.
-        padding_mode: `reflect`, `replicate`, `circular` or `same` with a margin, `zeros` without. `same` pads zeros as
-            TensorFlow does, by the size of each input (`spdify.blocks.phases.same_padding`).
+            window, d·(k - 1) + 1 positions per axis; for `ceil`, the scale.
+        padding_mode: `reflect`, `replicate`, `circular`, `same` or `ceil` with a margin, `zeros` without. `same` pads
+            zeros as TensorFlow does, by the size of each input (`spdify.blocks.phases.same_padding`); `ceil` fills the
+            last block up with the edge value.
         form: `space_to_depth` or `strided`: two ways to compute the same numbers.
 
     Shape:

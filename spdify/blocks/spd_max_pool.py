@@ -164,10 +164,7 @@ class SPDMaxPool(nn.Module):
             self.scale,
             self.kernel,
             self.padding,
-            excess=tuple(
-                sum(axis.padding) - axis.kernel * axis.scale
-                for axis in (split_axis(k, s, p, d, ceil_mode=ceil_mode) for k, s, p, d in windows)
-            ),
+            excess=tuple(split_axis(k, s, p, d, ceil_mode=ceil_mode).excess for k, s, p, d in windows),
             extent=tuple(d * (k - 1) + 1 for k, _, _, d in windows) if same else (),
             taps=tuple(tuple(range(0, d * k, d)) for k, _, _, d in windows)
             if past_edge and any(d != 1 for d in dilations)

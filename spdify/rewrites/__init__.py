@@ -8,24 +8,36 @@ from typing import Any
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
+from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
+from spdify.rewrites.removed_pool import RemovePool
+from spdify.rewrites.stem import ReplaceStem
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
+from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "fold-pool": FoldPool,
+    "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
     "replace-blur-pool": ReplaceBlurPool,
     "replace-max-pool": ReplaceMaxPool,
+    "replace-stem": ReplaceStem,
     "replace-strided-conv": ReplaceStridedConv,
     "replace-subsampling-slice": ReplaceSubsamplingSlice,
+    "unstride-conv": UnstrideConv,
 }
 
 __all__ = [
     "REGISTRY",
+    "FoldPool",
+    "RemovePool",
     "ReplaceAveragePool",
     "ReplaceBlurPool",
     "ReplaceMaxPool",
+    "ReplaceStem",
     "ReplaceStridedConv",
     "ReplaceSubsamplingSlice",
     "Rewrite",
+    "UnstrideConv",
 ]

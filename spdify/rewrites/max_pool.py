@@ -7,14 +7,11 @@ as the mean of the window.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-
-from spdify.blocks import SPDConv, SPDMaxPool
-from spdify.blocks.phases import Phases, scatter_taps, split_axis
+from spdify.blocks import SPDMaxPool
 from spdify.records import Claim, Operator, Record
+from spdify.rewrites.dense_pool import dense_block, dense_weights
 from spdify.rewrites.pool import ReplacePool
 
 if TYPE_CHECKING:
@@ -53,28 +50,11 @@ class ReplaceMaxPool(ReplacePool[MaxPoolParams]):
             "the tournament's weights start to learn",
         )
 
-    def _extent(self, site: Site) -> tuple[int, ...]:
-        """Positions from a window's first tap to its last, where same padding needs to know."""
-        window = site.geometry
-        spread = zip(window.kernel, window.dilation, strict=True)
-        return tuple(d * (k - 1) + 1 for k, d in spread) if window.padding_mode == "same" else ()
-
-    def _axes(self, site: Site) -> list[Phases]:
-        window = site.geometry
-        return [
-            split_axis(k, s, p, d, ceil_mode=window.ceil_mode)
-            for k, s, p, d in zip(window.kernel, window.stride, window.padding, window.dilation, strict=True)
-        ]
-
     def block(self, site: Site, channels: int) -> nn.Module:
         """Make an `SPDMaxPool`, or an `SPDConv` over all channels."""
-        window = site.geometry
         if self.params.form == "conv":
-            axes, extent = self._axes(site), self._extent(site)
-            return SPDConv(
-                channels, channels, [axis.kernel for axis in axes], [axis.scale for axis in axes],
-                [axis.padding for axis in axes], bias=False, margin=extent, padding_mode="same" if extent else "zeros",
-            )  # fmt: skip
+            return dense_block(site, channels)
+        window = site.geometry
         return SPDMaxPool(
             channels, window.kernel, window.stride, window.padding, window.dilation, ceil_mode=window.ceil_mode,
             same=window.padding_mode == "same",
@@ -82,11 +62,8 @@ class ReplaceMaxPool(ReplacePool[MaxPoolParams]):
 
     def block_weights(self, site: Site, channels: int) -> dict[str, Tensor]:
         """Give the tournament's weights, or each channel's window mean."""
-        window = site.geometry
         if self.params.form == "conv":
-            mean = torch.eye(channels, dtype=torch.float64, device="cpu") / math.prod(window.kernel)
-            taps = mean.reshape(*mean.shape, *[1] * window.dims).repeat(1, 1, *window.kernel)
-            return {"weight": scatter_taps(taps, self._axes(site))}
+            return dense_weights(site, channels)
         block = self.layout(site, channels)
         assert isinstance(block, SPDMaxPool)  # noqa: S101 - for the type checker
         return block.pool_weights()

@@ -29,6 +29,7 @@ from spdify.blocks.spd_pointwise_conv import one_phase
 from spdify.blocks.spd_std_conv import standardised
 from spdify.records import Claim, Operator, Record
 from spdify.rewrites.base import Rewrite
+from spdify.rewrites.conv_site import experts, gain_scale, is_standardised, tensor_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,25 +67,14 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         """Weight, bias and gain; of experts, each flat in a row; nothing for a functional call, which is given them."""
         if site.operation:
             return {}
-        return self._weight_shapes(site)
-
-    def _weight_shapes(self, site: Site) -> dict[str, Shape]:
-        window, experts = site.geometry, _experts(site)
-        weight: Shape = (window.out_channels, window.in_channels // window.groups, *window.kernel)
-        if experts:
-            shapes: dict[str, Shape] = {"weight": (experts, math.prod(weight)), "bias": (experts, window.out_channels)}
-        else:
-            shapes = {"weight": weight, "bias": (window.out_channels,)}
-        if not window.bias:
-            del shapes["bias"]
-        return shapes | ({"gain": (window.out_channels, *[1] * (window.dims + 1))} if _gain_scale(site) else {})
+        return tensor_shapes(site)
 
     def input_shapes(self, site: Site, spatial: Shape, *, batch: int) -> tuple[tuple[Shape, ...], ...]:
         """One trial; experts are mixed by a second input, a functional call is given weight and bias."""
         (trial,) = super().input_shapes(site, spatial, batch=batch)
         if site.operation:
-            return ((*trial, *self._weight_shapes(site).values()),)
-        return ((*trial, (batch, _experts(site))),) if _experts(site) else (trial,)
+            return ((*trial, *tensor_shapes(site).values()),)
+        return ((*trial, (batch, experts(site))),) if experts(site) else (trial,)
 
     def _no_phase_weight(self, site: Site) -> Tensor:
         with torch.device("meta"):  # the layout is wanted, not a block
@@ -93,7 +83,7 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
 
     def claim(self, site: Site) -> Claim:
         """Exact."""
-        if _is_standardised(site) and self.params.standardisation == "bake":
+        if is_standardised(site) and self.params.standardisation == "bake":
             words = (
                 "same gradient for the input; the weights learn without standardisation, so training goes another way"
             )
@@ -117,7 +107,7 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         scale, padding, kernel = ([getattr(a, name) for a in axes] for name in ("scale", "padding", "kernel"))
         ins, outs = window.in_channels, window.out_channels
         common: dict[str, Any] = {"groups": window.groups, "bias": window.bias}
-        standard: dict[str, Any] = {"eps": site.constants.get("eps"), "gain_scale": _gain_scale(site)}
+        standard: dict[str, Any] = {"eps": site.constants.get("eps"), "gain_scale": gain_scale(site)}
         if self._is_separable(site):
             phase = [axis.taps[0][1] for axis in axes]
             if self._keeps_standardisation(site):
@@ -128,9 +118,9 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
                 ins, outs, window.kernel, window.stride, window.padding, window.dilation, odd=self._is_odd(site),
                 same=bool(self._margin(site)), **common, **standard,
             )  # fmt: skip
-        if experts := _experts(site):
+        if count := experts(site):
             return SPDCondConv(
-                ins, outs, kernel, scale, padding, num_experts=experts, extent=self._margin(site), **common
+                ins, outs, kernel, scale, padding, num_experts=count, extent=self._margin(site), **common
             )
         return SPDConv(
             ins, outs, kernel, scale, padding, margin=self._margin(site),
@@ -143,17 +133,17 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         if site.operation:
             return {"phase_weight": self._no_phase_weight(site)}
         new = dict(old)
-        if _is_standardised(site) and not self._keeps_standardisation(site):
+        if is_standardised(site) and not self._keeps_standardisation(site):
             gain = new.pop("gain", None)
-            new["weight"] = standardised(old["weight"], gain, _gain_scale(site) or 1.0, float(site.constants["eps"]))
+            new["weight"] = standardised(old["weight"], gain, gain_scale(site) or 1.0, float(site.constants["eps"]))
         if self._is_separable(site):
             new["phase_weight"] = _picking(new["weight"], site, axes)
         elif self._keeps_standardisation(site):
             new["phase_weight"] = scatter_taps(old["weight"].detach(), axes).zero_()
-        elif experts := _experts(site):
+        elif count := experts(site):
             window = site.geometry
-            each = old["weight"].reshape(experts * window.out_channels, -1, *window.kernel)
-            new["weight"] = scatter_taps(each, axes).reshape(experts, -1)
+            each = old["weight"].reshape(count * window.out_channels, -1, *window.kernel)
+            new["weight"] = scatter_taps(each, axes).reshape(count, -1)
         else:
             new["weight"] = scatter_taps(new["weight"], axes)
         return new
@@ -162,12 +152,12 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         """Whether the site is a 1×1 convolution that keeps its weight and gets a depthwise part before it."""
         window = site.geometry
         pointwise = (
-            all(k == 1 for k in window.kernel) and not window.depthwise and not _experts(site) and not site.operation
+            all(k == 1 for k in window.kernel) and not window.depthwise and not experts(site) and not site.operation
         )
         return pointwise and self.params.pointwise == "separable" and not self._margin(site)
 
     def _keeps_standardisation(self, site: Site) -> bool:
-        return _is_standardised(site) and self.params.standardisation == "keep"
+        return is_standardised(site) and self.params.standardisation == "keep"
 
     def _margin(self, site: Site) -> tuple[int, ...]:
         """Give what `SPDConv` takes for a margin: padding by another mode than zeros, before everything else."""
@@ -187,21 +177,6 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
             split_axis(k, s, p, d, odd=self._is_odd(site))
             for k, s, p, d in zip(window.kernel, window.stride, padding, window.dilation, strict=True)
         ]
-
-
-def _is_standardised(site: Site) -> bool:
-    return "eps" in site.constants
-
-
-def _gain_scale(site: Site) -> float | None:
-    """Give the constant beside the gain of a scaled standardised convolution; None where there is no gain."""
-    scale = site.constants.get("gain_scale")
-    return None if scale is None else float(scale)
-
-
-def _experts(site: Site) -> int:
-    """Give the number of weights that are mixed for each sample; 0 where there is one for all."""
-    return int(site.constants.get("experts", 0))
 
 
 def _picking(weight: Tensor, site: Site, axes: list[Phases]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.layers.padding import pad_same_arg
 
-from spdify.blocks.phases import check_pool_padding, per_axis, same_padding, scatter_taps, split_axis
+from spdify.blocks.phases import check_pool_padding, per_axis, same_padding, scatter_taps, split_axis, whole_blocks
 
 WINDOWS = [
     (k, s, p, d)
@@ -51,6 +51,7 @@ def test_the_padding_gives_the_output_size(*, ceil_mode: bool, odd: bool) -> Non
         for n in range(d * (k - 1) + 1, d * (k - 1) + 12):
             found = (n + sum(axis.padding) - axis.kernel * s) // s + 1
             assert found == expected_size(n, window, ceil_mode=ceil_mode), (window, n)
+            assert found == (n + axis.excess) // s + 1, (window, n)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +138,12 @@ def test_the_new_weight_is_contiguous(window: tuple[int, int, int, int]) -> None
     new = scatter_taps(torch.randn(2, 3, window[0], window[0]), [split_axis(*window)] * 2)
     assert new.is_contiguous(), "safetensors refuses others"
     assert new.stride() == torch.empty(new.shape).stride(), "not even at axes of one position: a mask would move"
+
+
+def test_sizes_become_multiples_of_the_scale() -> None:
+    x = torch.arange(1.0, 6).expand(2, 3, 4, 5)
+    assert torch.equal(whole_blocks(x, (2, 3), "crop"), x[..., :3])
+    for edge, value in (("zeros", 0), ("replicate", 5)):
+        filled = whole_blocks(x, (2, 3), edge)  # type: ignore[arg-type]
+        assert torch.equal(filled, torch.cat([x, torch.full((2, 3, 4, 1), float(value))], dim=-1))
+    assert whole_blocks(x, (2, 5), "zeros") is x

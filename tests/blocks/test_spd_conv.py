@@ -247,3 +247,13 @@ def test_same_padding(k: int, s: int, d: int, form: Form) -> None:
         x = torch.randn(2, 4, *size, dtype=torch.float64)
         torch.testing.assert_close(block(x), conv(x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(block(x[0]), conv(x)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_last_block_is_filled_up_with_the_edge(form: Form) -> None:
+    block = SPDConv(4, 6, 1, (2, 3), margin=(2, 3), padding_mode="ceil", form=form)
+    for size in ((9, 12), (10, 11), (10, 12)):
+        x = torch.randn(2, 4, *size)
+        whole = F.pad(x, (0, -size[1] % 3, 0, -size[0] % 2), mode="replicate")
+        torch.testing.assert_close(block(x), block(whole))
+        torch.testing.assert_close(block(x[0]), block(x)[0])

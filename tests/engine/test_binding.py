@@ -13,7 +13,7 @@ from spdify.rewrites import (
     ReplaceStridedConv,
     ReplaceSubsamplingSlice,
 )
-from spdify.rulebook import load_rulebook, parse_rulebook, with_overrides
+from spdify.rulebook import list_rulebooks, load_rulebook, parse_rulebook, with_overrides
 
 
 def test_the_default_rulebook_binds() -> None:
@@ -25,6 +25,12 @@ def test_the_default_rulebook_binds() -> None:
         "max-pool": ReplaceMaxPool,
         "subsampling-slice": ReplaceSubsamplingSlice,
     }
+
+
+@pytest.mark.parametrize("name", list_rulebooks())
+def test_every_rulebook_binds(name: str) -> None:
+    book = load_rulebook(name)
+    assert set(bind(book)) == {rule.name for rule in book.rules if not rule.keeps}
 
 
 def test_params_reach_the_rewrite() -> None:
@@ -39,7 +45,7 @@ def test_params_reach_the_rewrite() -> None:
     ("name", "params", "message"),
     [
         ("replace-strided-convs", {}, "Did you mean replace-strided-conv?"),
-        ("blur", {}, "Known: replace-average-pool, replace-blur-pool, replace-max-pool, replace-strided-conv, "),
+        ("blur", {}, "Known: fold-pool, "),
         ("keep", {}, "there is none of that name"),
         (
             "replace-strided-conv",
@@ -47,7 +53,8 @@ def test_params_reach_the_rewrite() -> None:
             r"params.kernle: expected one of its parameters \(kernel, pointwise",
         ),
         ("replace-strided-conv", {"kernel": "even"}, "params.kernel: expected Input should be 'minimal' or 'odd', got"),
-        ("replace-average-pool", {"form": "conv"}, r"expected one of its parameters \(none\), got 'conv'"),
+        ("remove-pool", {"form": "conv"}, r"expected one of its parameters \(none\), got 'conv'"),
+        ("replace-stem", {"kernel": 2}, "params.kernel: expected an odd number of taps, for a centred window, got 2"),
         ("replace-max-pool", {"form": True}, "params.form"),
     ],
 )

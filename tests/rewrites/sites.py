@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from spdify.graph import survey
-from spdify.records import Call, Geometry, Inputs, InputSpec, Operator, Shape, Site
+from spdify.records import Call, Geometry, Inputs, InputSpec, Layout, Operator, Shape, Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,15 @@ def surveyed(module: nn.Module, *shapes: Shape) -> Site:
 def check_transformed(
     rewrite: Rewrite[Any], module: nn.Module, sizes: Sequence[Shape], *, channels: int = 0, site: Site | None = None
 ) -> nn.Module:
-    """Hold that the block computes what the module does, with the same gradients; give the block."""
+    """Hold that the block computes what the module does, with the same gradients; give the block.
+
+    Where more channels leave the block, that holds for what the layout says that they were.
+    """
     site = site or site_of(module, channels=channels)
     assert rewrite.check(site) is None
     assert rewrite.keep(site) is None
     assert rewrite.claim(site).value == "exact"
+    layout = rewrite.leaves(site)
     module = module.double()
     old = {name: torch.randn_like(p).requires_grad_() for name, p in module.named_parameters()}
     kept = {name: tensor.detach().clone() for name, tensor in old.items()}
@@ -92,7 +96,7 @@ def check_transformed(
     assert {name: t.shape for name, t in new.items()} == {name: t.shape for name, t in block.state_dict().items()}
     for shapes in (shapes for size in sizes for shapes in rewrite.input_shapes(site, size, batch=2)):
         given = tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
-        expected, actual = functional_call(module, old, given), functional_call(block, new, given)
+        expected, actual = functional_call(module, old, given), _before(functional_call(block, new, given), layout)
         torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
         cotangent = torch.randn_like(expected)
         inputs: list[Tensor] = [*given, *old.values()]
@@ -100,3 +104,12 @@ def check_transformed(
         torch.testing.assert_close(torch.autograd.grad(actual, inputs, cotangent, retain_graph=True), wanted)
     assert all(torch.equal(old[name], kept[name]) for name in old), "weights() changed what it was given"
     return block
+
+
+def _before(y: Tensor, layout: Layout | None) -> Tensor:
+    """Give the old channels of a block's output."""
+    if layout is None:
+        return y
+    assert (y.shape[1], layout.inner, len(layout.runs)) == (layout.new, 1, 1)
+    copies = y.unflatten(1, layout.runs[0])
+    return copies.mean(2) if layout.how == "mean" else copies[:, :, 0]

@@ -10,13 +10,14 @@ from pydantic import ValidationError
 from timm.layers import AvgPool2dSame
 from torch import nn
 
-from spdify.blocks import SPDAvgPool, SPDPerChannels
+from spdify.blocks import SPDAvgPool, SPDConv, SPDPerChannels
 from spdify.rewrites import ReplaceAveragePool
-from spdify.rewrites.base import NoParams
+from spdify.rewrites.average_pool import AveragePoolParams
 from tests.rewrites.sites import check_refused, check_transformed, site_of, surveyed
 
 SIZES = {1: [(17,), (20,)], 2: [(15, 17), (16, 13), (18, 20)], 3: [(9, 11, 12), (10, 9, 11)]}
-REWRITE = ReplaceAveragePool(NoParams())
+DENSE = ReplaceAveragePool(AveragePoolParams(form="conv"))
+REWRITE = ReplaceAveragePool(AveragePoolParams())
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_another_divisor_is_seen() -> None:
             return {name: tensor * 1.01 for name, tensor in super().weights(site, old).items()}
 
     with pytest.raises(AssertionError, match="not close"):
-        check_transformed(Wrong(NoParams()), nn.AvgPool2d(2), SIZES[2], channels=3)
+        check_transformed(Wrong(AveragePoolParams()), nn.AvgPool2d(2), SIZES[2], channels=3)
 
 
 def test_weights_are_given_in_full_precision_and_draw_nothing() -> None:
@@ -79,9 +80,54 @@ def test_weights_are_given_in_full_precision_and_draw_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_takes_no_params() -> None:
+@pytest.mark.parametrize("params", [{"form": "mean"}, {"form": True}, {"kernel": "odd"}])
+def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        NoParams(form="conv")  # type: ignore[call-arg]
+        AveragePoolParams(**params)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5),
+        nn.AvgPool1d(2, ceil_mode=True),
+        nn.AvgPool3d((1, 2, 2), (1, 2, 2)),
+    ],
+    ids=str,
+)
+def test_the_form_of_the_paper(module: nn.Module) -> None:
+    dims = int(type(module).__name__[-2])
+    block = check_transformed(DENSE, module, SIZES[dims], channels=3)
+    assert isinstance(block, SPDConv)
+    assert block.groups == 1
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(3, ceil_mode=True),
+    ],
+    ids=str,
+)
+def test_the_form_of_the_paper_is_approximate_where_the_divisor_varies(module: nn.AvgPool2d) -> None:
+    site = site_of(module, channels=3)
+    assert REWRITE.claim(site).value == "exact"
+    assert DENSE.claim(site).value == "approximate"
+    block = DENSE.build(site).double()
+    block.load_state_dict(DENSE.weights(site, {}))
+    x = torch.randn(2, 3, 14, 17, dtype=torch.float64)
+    assert block(x).shape == module(x).shape
+    assert (block(x) - module(x)).abs().max() > 1e-3
+
+
+def test_the_form_of_the_paper_with_same_padding() -> None:
+    for module in (AvgPool2dSame(3, 2), AvgPool2dSame(2, 3)):
+        check_transformed(DENSE, module, SIZES[2], site=surveyed(module, (3, 17, 16)))
 
 
 @pytest.mark.parametrize(

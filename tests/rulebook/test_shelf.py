@@ -36,7 +36,7 @@ def test_the_default_rulebook_says_what_it_does() -> None:
             "replace-strided-conv",
             {"kernel": "minimal", "pointwise": "separable", "standardisation": "keep"},
         ),
-        "average-pool": ("replace-average-pool", {}),
+        "average-pool": ("replace-average-pool", {"form": "depthwise"}),
         "blur-pool": ("replace-blur-pool", {}),
         "max-pool": ("replace-max-pool", {"form": "tournament"}),
         "subsampling-slice": ("replace-subsampling-slice", {}),

@@ -1,0 +1,35 @@
+"""Weights as a fresh block draws them, the same for the same seed: for what starts anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+
+def drawn_weights(make_block: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+    """Give the state dict of a block as it is when it was just made.
+
+    The caller's random numbers, default device and default dtype neither matter nor change.
+
+    Args:
+        make_block: Makes the block, drawing its weights.
+        seed: Of the random numbers.
+
+    Returns:
+        By name, detached, in float32 on the CPU.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
+            state = make_block().state_dict()
+    finally:
+        torch.set_default_dtype(before)
+    return {name: tensor.detach() for name, tensor in state.items()}
