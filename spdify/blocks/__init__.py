@@ -6,6 +6,7 @@ from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_cond_conv import SPDCondConv
 from spdify.blocks.spd_conv import SPDConv
 from spdify.blocks.spd_functional_conv import SPDFunctionalConv
+from spdify.blocks.spd_group_norm import SPDGroupNorm
 from spdify.blocks.spd_max_pool import SPDMaxPool
 from spdify.blocks.spd_only import SpaceToDepth
 from spdify.blocks.spd_per_channels import SPDPerChannels
@@ -20,6 +21,7 @@ __all__ = [
     "SPDCondConv",
     "SPDConv",
     "SPDFunctionalConv",
+    "SPDGroupNorm",
     "SPDMaxPool",
     "SPDPerChannels",
     "SPDPointwiseConv",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spdify.engine.binding import bind
+from spdify.engine.channels import carry_channels
 from spdify.records import Decision, Plan
 from spdify.rulebook import KEEP, first_match
 
@@ -37,12 +38,14 @@ def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: I
     for index, site in enumerate(survey.sites):
         rule, others = first_match(rulebook, site, index=index, total=total)
         decisions.append(_decide(site, rule, others, rewrites))
+    decisions, adjustments = carry_channels(survey, decisions)
     return Plan(
         rulebook=rulebook.name,
         rulebook_source=str(rulebook.source),
         fingerprint=fingerprint,
         inputs=inputs,
         decisions=tuple(decisions),
+        adjustments=adjustments,
         left_alone=survey.left_alone,
     )
 
@@ -62,4 +65,4 @@ def _decide(site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Ma
         return Decision(action="kept", reason=reason, **common)
     if (reason := rewrite.check(site)) is not None:
         return Decision(action="refused", reason=reason, **common)
-    return Decision(action="applied", claim=rewrite.claim(site), **common)
+    return Decision(action="applied", claim=rewrite.claim(site), leaves=rewrite.leaves(site), **common)

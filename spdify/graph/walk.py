@@ -181,7 +181,9 @@ class Walk:
         elif node.target is getattr:
             if node in self._flow.shapes:
                 self._stop(f"{self._describe(node)} is not known to work on each channel by itself", [taken])
-        elif _reads_axis(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"), len(self._shape(node.args[0]))):
+        elif _reads_axis(
+            node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"), len(self._shape(node.args[0]))
+        ):
             self._stop(f"the code of {self._owner(node)} reads the number of channels", [taken])
 
     # Functions of one tensor.
@@ -237,7 +239,9 @@ class Walk:
             if not fixed:
                 return taken
         whole = len(after) == FLAT and before[0] == after[0] and taken.layout.inner == 1
-        if not whole or (functions.name_of(node.target) != "flatten" and node.op != "call_module" and not _is_open(node)):
+        if not whole or (
+            functions.name_of(node.target) != "flatten" and node.op != "call_module" and not _is_open(node)
+        ):
             self._stop(f"{self._describe(node)} fixes the shape", [taken])
         positions = after[1] // max(before[1], 1)
         return Carried(taken.layout.model_copy(update={"inner": positions}), taken.sites)
