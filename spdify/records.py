@@ -264,6 +264,8 @@ class Adjustment(Record):
         tensors: What becomes of its tensors.
         numbers: Its attributes that count channels, with their new values.
         block: Class of the block that takes its place where numbers are not enough; else empty.
+        takes: The channels that come in, where they are more than before.
+        gives: The channels that go out, where they are more than before.
         sites: Names of the sites whose change it is.
     """
 
@@ -274,6 +276,8 @@ class Adjustment(Record):
     tensors: tuple[TensorChange, ...] = ()
     numbers: dict[str, int] = Field(default_factory=dict)
     block: str = ""
+    takes: Layout | None = None
+    gives: Layout | None = None
     sites: tuple[str, ...] = ()
 
 

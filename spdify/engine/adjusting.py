@@ -36,12 +36,17 @@ def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str,
     changed = []
     for adjustment in plan.adjustments:
         if place_of(adjustment.path, replaced) is None and (adjustment.tensors or adjustment.numbers):
-            _adjust(model, adjustment)
+            adjust(model, adjustment)
             changed.append(adjustment.path)
     return tuple(changed)
 
 
-def _adjust(model: nn.Module, adjustment: Adjustment) -> None:
+def adjust(model: nn.Module, adjustment: Adjustment) -> None:
+    """Give one module its new channels, in place.
+
+    Raises:
+        PlanError: It is not in the model, or not as it was planned.
+    """
     try:
         module = model.get_submodule(adjustment.path)
     except AttributeError as error:

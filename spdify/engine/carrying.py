@@ -68,7 +68,7 @@ def follow_change(tensor: Tensor, change: TensorChange) -> Tensor:
 
 
 def read_change(tensor: Tensor, change: TensorChange) -> Tensor:
-    """Give a changed tensor as it was before: the first copies, or, where a mean was read, what the copies sum up to."""
+    """Give a changed tensor as it was before, from its first copies: these hold a share where a mean is read."""
     layout, axis = change.layout, change.axis
     index = torch.tensor(first_copies(layout), device=tensor.device)
     first = tensor.index_select(axis, index)
@@ -106,7 +106,7 @@ def as_it_runs(decision: Decision, plan: Plan) -> Decision:
     numbers = next((a.numbers for a in plan.adjustments if a.path == site.path and not site.operation), {})
     if not numbers:
         return decision
-    known = {name: numbers[name] for name in ("in_channels", "out_channels", "groups") if name in numbers}
+    known = {name: number for name, number in numbers.items() if name in {"in_channels", "out_channels", "groups"}}
     geometry = site.geometry.model_copy(update=known)
     return decision.model_copy(update={"site": site.model_copy(update={"geometry": geometry})})
 

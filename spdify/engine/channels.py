@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spdify.graph.sites import Survey
-    from spdify.records import Adjustment, Decision
+    from spdify.records import Adjustment, Decision, Plan
 
 
 def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[Decision], tuple[Adjustment, ...]]:
@@ -30,6 +30,13 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
     replaced = {d.site.path: d.site for d in decisions if d.action == "applied" and not d.site.operation}
     found = propagate(survey.flows, survey.facts, starts, replaced)
     return [_brought_back(d, found.stopped) for d in decisions], found.adjustments
+
+
+def exact_part(plan: Plan, survey: Survey) -> Plan:
+    """Give the plan with only those applied decisions that claim to be exact, their channels followed anew."""
+    exact = [d for d in plan.applied if d.claim is not None and d.claim.value == "exact"]
+    decisions, adjustments = carry_channels(survey, exact)
+    return plan.model_copy(update={"decisions": tuple(decisions), "adjustments": adjustments})
 
 
 def _brought_back(decision: Decision, stopped: dict[str, str]) -> Decision:

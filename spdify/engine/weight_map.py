@@ -56,9 +56,7 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
 
 
 def _adjusted(state: Mapping[str, Tensor], plan: Plan) -> Mapping[str, Tensor]:
-    """Have the tensors that are reached by a change of channels follow it; the state dict has no buffers that are not
-    saved, which `rebuild` changes where they are.
-    """
+    """Have the tensors follow that a change of channels reaches; `rebuild` does so with buffers that are not saved."""
     changes = changed_tensors(plan.adjustments)
     if not changes:
         return state

@@ -68,6 +68,7 @@ class Step:
         tensors: What becomes of its tensors.
         numbers: Its attributes that count channels.
         block: Class of the block that takes its place; empty where numbers are enough.
+        taken: The channels that come in, where they are more than before.
     """
 
     role: Role
@@ -75,6 +76,7 @@ class Step:
     tensors: tuple[TensorChange, ...] = ()
     numbers: dict[str, int] = field(default_factory=dict)
     block: str = ""
+    taken: Layout | None = None
 
 
 def step_through(module: nn.Module, taken: Layout) -> Step:
@@ -87,11 +89,10 @@ def step_through(module: nn.Module, taken: Layout) -> Step:
     Raises:
         StopError: The change cannot go through or end here.
     """
-    kind = type(module)
-    for holds, step in _STEPS:
-        if holds(module):
-            return step(module, taken)
-    _stop(f"{kind.__name__} is not known to work on each channel by itself")
+    step = next((step for holds, step in _STEPS if holds(module)), None)
+    if step is None:
+        _stop(f"{type(module).__name__} is not known to work on each channel by itself")
+    return step(module, taken)
 
 
 def follow_through(module: nn.Module, wanted: Layout) -> Step:

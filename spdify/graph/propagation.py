@@ -19,8 +19,6 @@ from spdify.records import Adjustment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
-
     from spdify.graph.carriers import Step
     from spdify.graph.obstacles import ModuleFacts
     from spdify.graph.trace import Flow
@@ -86,6 +84,9 @@ def _adjustment(
         StoppedError: They do not agree, or the module cannot be changed.
     """
     module, sites = facts.module(path), reached.sites[path]
+    if not any(step.tensors or step.numbers or step.block for step in steps) and path not in replaced:
+        if any(step != steps[0] for step in steps):
+            return None  # an activation that many share
     taking = _only([step for step in steps if step.role != "follower"], path, sites)
     giving = _only([step for step in steps if step.role == "follower"], path, sites)
     found = [step for step in (taking, giving) if step is not None]
@@ -106,7 +107,7 @@ def _adjustment(
         raise StoppedError(f"{path} is reached from both sides", sites)
     return Adjustment(
         path=path, aliases=facts.aliases(path), type_name=type(module).__name__, role=found[0].role, tensors=tensors,
-        numbers=numbers, block=found[0].block, sites=tuple(sorted(sites)),
+        numbers=numbers, block=found[0].block, takes=found[0].taken, gives=found[-1].out, sites=tuple(sorted(sites)),
     )  # fmt: skip
 
 

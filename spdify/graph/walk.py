@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator as python_operator
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import fx, nn
@@ -141,7 +141,7 @@ class Walk:
             step = step_through(module, taken.layout)
         except StopError as error:
             self._stop(f"{path} ({type(module).__name__}): {error}", [taken])
-        self.reached.add(path, step, taken.sites)
+        self.reached.add(path, replace(step, taken=taken.layout), taken.sites)
         return Carried(step.out, taken.sites) if step.out is not None else None
 
     def _begin(self, path: str, start: Start, taken: list[Carried], passed: Carried | None) -> Carried:
@@ -330,7 +330,7 @@ class Walk:
             if step.role != "carrier":
                 raise StopError(f"{path} ({type(module).__name__}) cannot have its output repeated")
             self._follow(_tensor_argument(node), CHANNEL_AXIS, carried)
-            step = Step("follower", step.out, step.tensors, step.numbers, step.block)
+            step = replace(step, role="follower", taken=carried.layout)
         self.reached.add(path, step, carried.sites)
 
     def _follow_function(self, node: fx.Node, carried: Carried) -> None:
@@ -387,7 +387,7 @@ def _reads_axis(index: object, rank: int) -> bool:
 def _is_open(node: fx.Node) -> bool:
     """Whether a view or reshape leaves the length of the rows open: `x.view(n, -1)`."""
     sizes = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], (list, tuple)) else node.args[1:]
-    return bool(sizes) and sizes[-1] == -1  # type: ignore[index]  # a tuple of arguments
+    return isinstance(sizes, (list, tuple)) and list(sizes[-1:]) == [-1]
 
 
 def _merged(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from spdify.engine import apply
+from spdify.engine.carrying import changed_tensors, follow_change, read_change
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, Plan
+from spdify.verification.carried_proof import without_dropout
 from spdify.verification.compare import carries_signal, relative_error, tensors_of
 from spdify.verification.inside import compare_inside, find_watched
 from spdify.verification.islands import find_islands
@@ -56,7 +58,9 @@ class ModelProof:
     original: dict[str, Tensor]
 
 
-def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = "") -> ModelProof:
+def prove_model(
+    model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = "", exact: Plan | None = None
+) -> ModelProof:
     """Compare a model with its conversion.
 
     Args:
@@ -65,24 +69,34 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
         make_inputs: Gives positional and named inputs of a batch of at least 2, floating ones in the dtype asked for.
         seed: Of weights, inputs and dropout.
         eval_only: Why the original does not run in train mode; empty where it does.
+        exact: The plan without its approximate sites, where there are some and channels change.
     """
     source = detached_copy(model).cpu().double()
+    switched_off = without_dropout(source, plan)
     randomise(source, seed=seed)
     # What the caller has frozen is proved like the rest, and the loss below needs something to differentiate.
     for parameter in source.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    approximate = _part(plan, exact=False)
+    approximate = _approximate(plan)
+    proved, remark = plan, ""
     # Sites that do not claim to be exact are put into the reference too: the rest must then agree.
     # double(): where a model has no tensor of its own, the new ones are in PyTorch's default precision.
-    reference = apply(source, approximate).double() if approximate.applied else source
-    trial = Trial(reference, apply(source, plan).double(), make_inputs(torch.float64), seed)
-    remark = "approximate sites are put into the original as well" if approximate.applied else ""
+    reference = source
+    if approximate.applied and exact is not None and _is_tangled(plan):
+        # Their channels run into those of exact ones, or into modules that only one of both models would have.
+        proved, remark = exact, "approximate sites are left out"
+    elif approximate.applied:
+        reference, remark = apply(source, approximate).double(), "approximate sites are put into the original as well"
+    if switched_off:
+        remark = "; ".join(filter(None, (remark, f"without dropout at {', '.join(switched_off)}")))
+    trial = Trial(reference, apply(source, proved).double(), make_inputs(torch.float64), seed)
+    full, plan = plan, proved
     compare = _Comparison(trial, plan, remark)
     checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
     checks.append(compare.statistics())
     if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
-    _copy_buffers(reference, trial.converted)
+    _copy_buffers(reference, trial.converted, plan)
     checks.append(compare.outputs("eval"))
     judged = judge_sites(trial, plan, tolerance=compare.tolerance)
     if judged[0].outcome != "passed" and compare.ran and compare.look_inside():
@@ -90,24 +104,45 @@ def prove_model(model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: 
         checks[-1] = compare.outputs("eval")
         judged = judge_sites(trial, plan, tolerance=compare.tolerance)
     checks += judged
+    if len(approximate.applied) == len(full.applied):
+        checks = [_nothing_exact(check) for check in checks]
+    if proved is not full:
+        trial = replace(trial, converted=apply(reference, full).double())
     if approximate.applied:
         checks.append(_distance(source, trial))
     return ModelProof(tuple(checks), dict(trial.converted.state_dict()), dict(reference.state_dict()))
 
 
+def _nothing_exact(check: Check) -> Check:
+    """Say that a comparison of what is the same on both sides proves nothing."""
+    if not check.name.startswith(("whole model", "statistics")) or check.outcome != "passed":
+        return check
+    return Check(name=check.name, outcome="not run", detail="no site claims to be exact")
+
+
 def replaced_modules(plan: Plan) -> frozenset[str]:
-    """Give the paths of the called modules that a plan replaces."""
-    return frozenset(d.site.path for d in plan.applied if not d.site.operation)
+    """Give the paths of the called modules that a plan replaces, or has put out more channels."""
+    sites = {d.site.path for d in plan.applied if not d.site.operation}
+    # Those that give more channels than before are no more to be compared than a block is inside.
+    return frozenset(sites | {a.path for a in plan.adjustments if a.gives is not None})
 
 
 def _untrained(why: str) -> Check:
     return Check(name="whole model, train", outcome="not run", detail=f"eval only: {why}")
 
 
-def _part(plan: Plan, *, exact: bool) -> Plan:
-    """Give the plan with only the applied decisions whose claim is, or is not, exact."""
-    chosen = tuple(d for d in plan.applied if (d.claim is not None and d.claim.value == "exact") is exact)
-    return plan.model_copy(update={"decisions": chosen})
+def _approximate(plan: Plan) -> Plan:
+    """Give the plan with only the applied decisions that do not claim to be exact, and what follows them alone."""
+    chosen = tuple(d for d in plan.applied if d.claim is None or d.claim.value != "exact")
+    names = {d.site.name for d in chosen}
+    following = tuple(a for a in plan.adjustments if names.issuperset(a.sites))
+    return plan.model_copy(update={"decisions": chosen, "adjustments": following})
+
+
+def _is_tangled(plan: Plan) -> bool:
+    """Whether channels from sites that do not claim to be exact reach anything."""
+    names = {d.site.name for d in _approximate(plan).applied}
+    return any(names.intersection(a.sites) and (a.tensors or a.numbers) for a in plan.adjustments)
 
 
 class _Comparison:
@@ -239,7 +274,7 @@ class _Comparison:
         kept = {key: b for key, b in self._trial.reference.named_buffers() if key in theirs}
         if all(torch.equal(b, self._before[key]) for key, b in kept.items()):
             return Check(name=name, outcome="not run", detail="the model keeps no statistics")
-        error = _buffer_error(kept, theirs)
+        error = _buffer_error(kept, _as_before(theirs, self._plan))
         tolerance, detail = self.tolerance, ""
         if tolerance < error <= STEEP_TOLERANCE and error <= (share := ROUNDING_SHARE * self._rounding(kept)):
             tolerance, detail = share, _steep(share)
@@ -305,17 +340,32 @@ def _deviation(key: str, buffers: Mapping[str, Tensor]) -> float:
     return float(variance.max().sqrt()) if variance is not None else 0.0
 
 
-def _copy_buffers(reference: nn.Module, converted: nn.Module) -> None:
+def _as_before(buffers: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Give buffers as they were before channels reached them."""
+    before = dict(buffers)
+    changes = changed_tensors(plan.adjustments)
+    for name in changes.keys() & before.keys():
+        for change in reversed(changes[name]):
+            before[name] = read_change(before[name], change)
+    return before
+
+
+def _copy_buffers(reference: nn.Module, converted: nn.Module, plan: Plan | None = None) -> None:
+    """Give the converted model the buffers of the reference, grown where channels reach them."""
     theirs = dict(converted.named_buffers())
+    changes = changed_tensors(plan.adjustments) if plan is not None else {}
     with torch.no_grad():
         for name, buffer in reference.named_buffers():
             if name in theirs:
-                theirs[name].copy_(buffer)
+                grown = buffer
+                for change in changes.get(name, ()):
+                    grown = follow_change(grown, change)
+                theirs[name].copy_(grown)
 
 
 def _distance(source: nn.Module, trial: Trial) -> Check:
     """Say how far the network with its approximate sites is from the original."""
-    _copy_buffers(trial.converted, source)
+    _copy_buffers(trial.reference, source)
     source.eval()
     trial.converted.eval()
     name, detail = "distance to the original", "some sites do not claim to be exact"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from spdify.engine.channels import exact_part
 from spdify.errors import CheckFailedError, TraceError
 from spdify.graph.sites import Survey, survey
 from spdify.graph.structure import detached_copy
 from spdify.records import Check
 from spdify.sources.random_state import seeded
+from spdify.verification.carried_proof import prove_carried
 from spdify.verification.compare import relative_error, shows_input, tensors_of
 from spdify.verification.inside import compare_inside, find_watched
 from spdify.verification.model_proof import MODEL_CHECKS, prove_model, replaced_modules
@@ -93,9 +95,14 @@ def prove(  # noqa: PLR0913 - both models, how they were made, how to run them
             nothing_left(plan, after),
             untouched_tensors(model, converted, plan),
             *prove_sites(model, plan, seed=seed),
+            *prove_carried(model, plan, seed=seed),
         ]
         run_model = level == "model"
-        whole = prove_model(model, plan, make_inputs, seed=seed, eval_only=before.eval_only) if run_model else None
+        whole = (
+            prove_model(model, plan, make_inputs, seed=seed, eval_only=before.eval_only, exact=exact_part(plan, before))
+            if run_model
+            else None
+        )
         checks += whole.checks if whole is not None else _not_run()
         checks.append(_own_weights(model, converted, plan, make_inputs))
     return Proof(level, tuple(checks), after, whole.state if whole is not None else {})

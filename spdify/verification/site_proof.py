@@ -18,12 +18,13 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.engine import make_rewrite
+from spdify.engine.carrying import old_channels
 from spdify.graph.edits import CalledExpression
 from spdify.records import Check
 from spdify.verification.compare import relative_error
 
 if TYPE_CHECKING:
-    from spdify.records import Decision, Geometry, Plan, Site
+    from spdify.records import Decision, Geometry, Layout, Plan, Site
 
 SITE_TOLERANCE = 1e-10
 BATCH = 2
@@ -103,7 +104,7 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     for size in trial_sizes(decision.site.geometry):
         for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
             inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
-            worst = max(worst, _trial(old_module, old, block, new, inputs, generator))
+            worst = max(worst, _trial(decision.leaves, old_module, old, block, new, inputs, generator))
     return worst
 
 
@@ -161,6 +162,7 @@ class SeenWindow(nn.Module):
 
 
 def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
+    leaves: Layout | None,
     module: nn.Module,
     old: dict[str, Tensor],
     block: nn.Module,
@@ -168,9 +170,14 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
-    """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs."""
+    """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs.
+
+    Where more channels leave the block, the old ones among them are compared.
+    """
     expected = functional_call(module, old, tuple(inputs))
     actual = functional_call(block, new, tuple(inputs))
+    if leaves is not None and actual.shape[1] == leaves.new:
+        actual = old_channels(actual, leaves)
     if expected.shape != actual.shape:
         return math.inf
     cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
