@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from spdify.records import Adjustment, Plan, TensorChange
 
+#: What a stem's activation may become.
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+
 
 def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give every module that a plan's adjustments name its new channels, in place; tensors follow where they are.
@@ -35,7 +38,9 @@ def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str,
     replaced = {path for paths in places.values() for path in paths}
     changed = []
     for adjustment in plan.adjustments:
-        if place_of(adjustment.path, replaced) is None and (adjustment.tensors or adjustment.numbers):
+        if place_of(adjustment.path, replaced) is None and (
+            adjustment.tensors or adjustment.numbers or adjustment.block
+        ):
             adjust(model, adjustment)
             changed.append(adjustment.path)
     return tuple(changed)
@@ -61,12 +66,19 @@ def adjust(model: nn.Module, adjustment: Adjustment) -> None:
             raise _differs(adjustment, f"no {name}")
         setattr(module, name, value)
     if adjustment.block:
-        if not isinstance(module, nn.GroupNorm) or adjustment.block != SPDGroupNorm.__name__:
-            raise _differs(adjustment, f"no place for a {adjustment.block}")
-        block = SPDGroupNorm.from_norm(module, module.num_channels // max(before, 1))
+        block = _block(module, adjustment, before)
         for path in (adjustment.path, *adjustment.aliases):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, block)
+
+
+def _block(module: nn.Module, adjustment: Adjustment, before: int) -> nn.Module:
+    """Make what takes the place of a module: another activation, or a group norm of phases."""
+    if adjustment.block in ACTIVATIONS:
+        return ACTIVATIONS[adjustment.block]().train(module.training)
+    if not isinstance(module, nn.GroupNorm) or adjustment.block != SPDGroupNorm.__name__:
+        raise _differs(adjustment, f"no place for a {adjustment.block}")
+    return SPDGroupNorm.from_norm(module, module.num_channels // max(before, 1))
 
 
 def _follow(module: nn.Module, change: TensorChange, adjustment: Adjustment) -> None:

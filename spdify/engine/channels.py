@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spdify.engine.binding import make_rewrite
+from spdify.graph.following import activation_after
 from spdify.graph.propagation import propagate
+from spdify.records import Adjustment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spdify.graph.sites import Survey
-    from spdify.records import Adjustment, Decision, Plan
+    from spdify.records import Decision, Plan
 
 
 def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[Decision], tuple[Adjustment, ...]]:
@@ -24,12 +26,37 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
     Returns:
         The decisions, and what becomes of the modules that the channels reach.
     """
+    decisions, activations = _with_activations(survey, decisions)
     starts = {d.site.path: (d.site, d.leaves) for d in decisions if d.leaves is not None and not d.site.operation}
     if not starts or survey.facts is None:
-        return list(decisions), ()
+        return decisions, activations
     replaced = {d.site.path: d.site for d in decisions if d.action == "applied" and not d.site.operation}
     found = propagate(survey.flows, survey.facts, starts, replaced)
-    return [_brought_back(d, found.stopped) for d in decisions], found.adjustments
+    return [_brought_back(d, found.stopped) for d in decisions], (*activations, *found.adjustments)
+
+
+def _with_activations(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[Decision], tuple[Adjustment, ...]]:
+    """Find the activations that become others with a site; where there is none to be found, the site is refused."""
+    result, adjustments = [], []
+    for decision in decisions:
+        wanted = _activation_of(decision)
+        path = activation_after(survey.flows, decision.site.path) if wanted else None
+        if wanted and (path is None or survey.facts is None or survey.facts.aliases(path)):
+            reason = 'no activation of its own comes after it (set activation = "keep")'
+            decision = decision.model_copy(update={"action": "refused", "claim": None, "reason": reason})  # noqa: PLW2901
+        elif path is not None and survey.facts is not None:
+            kind = type(survey.facts.module(path)).__name__
+            adjustments.append(
+                Adjustment(path=path, type_name=kind, role="carrier", block=wanted, sites=(decision.site.name,))
+            )
+        result.append(decision)
+    return result, tuple(adjustments)
+
+
+def _activation_of(decision: Decision) -> str:
+    if decision.action != "applied" or decision.rewrite is None:
+        return ""
+    return make_rewrite(decision.rewrite, decision.params, where=decision.site.name).activation()
 
 
 def exact_part(plan: Plan, survey: Survey) -> Plan:

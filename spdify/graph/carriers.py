@@ -178,7 +178,7 @@ def _carry_batch_norm(module: nn.Module, taken: Layout) -> Step:
     _require_selecting(taken, "a batch norm in training")
     for name in ("drop", "act"):  # timm's norms run these as well
         inner = getattr(module, name, None)
-        if isinstance(inner, nn.Module) and not (_is_activation(inner) or type(inner) is nn.Identity):
+        if isinstance(inner, nn.Module) and not (is_activation(inner) or type(inner) is nn.Identity):
             _stop(f"its {name} is a {type(inner).__name__}")
     tensors = _repeated(module, ("weight", "bias", "running_mean", "running_var"), taken)
     numbers = {"num_features": taken.new} if hasattr(module, "num_features") else {}
@@ -231,7 +231,7 @@ def _into_linear(_module: nn.Module, taken: Layout) -> Step:
     return Step("consumer", None, (change,), {"in_features": taken.new})
 
 
-def _is_activation(module: nn.Module) -> bool:
+def is_activation(module: nn.Module) -> bool:
     """Whether a module computes each number by itself, without weights."""
     kind = type(module)
     if any(True for _ in module.parameters()):
@@ -251,7 +251,8 @@ def _is_other_spatial(module: nn.Module) -> bool:
     return type(module) in OTHER_SPATIAL or (adapter is not None and adapter.operator == "max_pool")
 
 
-def _is_batch_norm(module: nn.Module) -> bool:
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm of each channel by itself, over positions."""
     return (
         type(module) in (*BATCH_NORMS, *INSTANCE_NORMS)
         or _made_by(module, "timm.layers", *TIMM_BATCH_NORMS)
@@ -272,12 +273,12 @@ def _is_blur(module: nn.Module) -> bool:
 _STEPS: tuple[tuple[Callable[[nn.Module], bool], Callable[[Any, Layout], Step]], ...] = (
     (lambda module: type(module) is nn.Linear, _into_linear),
     (lambda module: module_operator(module) == "conv", _through_convolution),
-    (_is_batch_norm, _carry_batch_norm),
+    (is_batch_norm, _carry_batch_norm),
     (lambda module: type(module) is nn.GroupNorm, _carry_group_norm),
     (_is_blur, _carry_blur),
     (_is_linear_spatial, _carry_spatial),
     (_is_other_spatial, _carry_unlinear),
-    (_is_activation, _carry_activation),
+    (is_activation, _carry_activation),
     (lambda module: type(module) is nn.PReLU, _carry_prelu),
     (lambda module: type(module) in DROPOUTS, _carry_dropout),
     (_is_stochastic_depth, _carry),

@@ -84,9 +84,9 @@ def _adjustment(
         StoppedError: They do not agree, or the module cannot be changed.
     """
     module, sites = facts.module(path), reached.sites[path]
-    if not any(step.tensors or step.numbers or step.block for step in steps) and path not in replaced:
-        if any(step != steps[0] for step in steps):
-            return None  # an activation that many share
+    changes_nothing = path not in replaced and not any(step.tensors or step.numbers or step.block for step in steps)
+    if changes_nothing and any(step != steps[0] for step in steps):
+        return None  # an activation that many share
     taking = _only([step for step in steps if step.role != "follower"], path, sites)
     giving = _only([step for step in steps if step.role == "follower"], path, sites)
     found = [step for step in (taking, giving) if step is not None]

@@ -194,19 +194,17 @@ class Walk:
             self._stop(f"{self._describe(node)} gives no tensor", [taken])
         if target in functions.COPYING or (selecting and target in functions.POINTWISE):
             return taken
-        if target in functions.LINEAR_SPATIAL or (selecting and target in functions.OTHER_SPATIAL):
+        spatial = target in functions.LINEAR_SPATIAL or target in functions.PADDING
+        spatial = spatial or functions.name_of(target) == "squeeze"
+        if spatial or (selecting and target in functions.OTHER_SPATIAL):
             return self._same_channels(node, taken)
         if target in functions.REDUCING and (selecting or functions.name_of(target) in {"mean", "sum"}):
             return self._reduced(node, taken)
-        if target in functions.PADDING:
-            return self._same_channels(node, taken)
         if target in functions.FLATTENING:
             return self._flattened(node, taken)
-        if target is python_operator.getitem:
-            return self._indexed(node, taken)
-        if functions.name_of(target) == "squeeze":
-            return self._same_channels(node, taken)
-        self._stop(f"{self._describe(node)} is not known to work on each channel by itself", [taken])
+        if target is not python_operator.getitem:
+            self._stop(f"{self._describe(node)} is not known to work on each channel by itself", [taken])
+        return self._indexed(node, taken)
 
     def _same_channels(self, node: fx.Node, taken: Carried) -> Carried:
         """Let a function of each channel's map pass, as long as the channels stay where they were."""
@@ -386,8 +384,9 @@ def _reads_axis(index: object, rank: int) -> bool:
 
 def _is_open(node: fx.Node) -> bool:
     """Whether a view or reshape leaves the length of the rows open: `x.view(n, -1)`."""
-    sizes = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], (list, tuple)) else node.args[1:]
-    return isinstance(sizes, (list, tuple)) and list(sizes[-1:]) == [-1]
+    given = node.args[1:]
+    sizes = given[0] if given and isinstance(given[0], (list, tuple)) else given
+    return list(sizes[-1:]) == [-1]
 
 
 def _merged(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

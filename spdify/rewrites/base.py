@@ -64,6 +64,10 @@ class Rewrite(ABC, Generic[ParamsT]):
         """
         raise NotImplementedError
 
+    def activation(self) -> str:
+        """Name what the activation behind the block becomes (`silu`, `relu`); empty where it stays."""
+        return ""
+
     def reads(self, site: Site) -> dict[str, Shape]:  # noqa: ARG002 - a pool has no tensors
         """Give name and shape of each tensor of the site's module that the new weights are made from."""
         return {}

@@ -77,6 +77,10 @@ class ReplaceStem(Rewrite[StemParams]):
             value="reinitialised", training="the stem has another window and random weights: it has to be trained"
         )
 
+    def activation(self) -> str:
+        """As the parameter says."""
+        return "" if self.params.activation == "keep" else self.params.activation
+
     def build(self, site: Site) -> SPDConv:
         """Make an `SPDConv` with the sizes of the old stem."""
         window, kernel = site.geometry, self.params.kernel

@@ -58,7 +58,7 @@ class ModelProof:
     original: dict[str, Tensor]
 
 
-def prove_model(
+def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
     model: nn.Module, plan: Plan, make_inputs: MakeInputs, *, seed: int, eval_only: str = "", exact: Plan | None = None
 ) -> ModelProof:
     """Compare a model with its conversion.
