@@ -457,6 +457,7 @@ class Report(Record):
     after: Measure
     sites: tuple[SiteCost, ...]
     decisions: tuple[Decision, ...]
+    adjustments: tuple[Adjustment, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
     checks: tuple[Check, ...] = ()
     proof: str = "none"

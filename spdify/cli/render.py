@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spdify.cli.terminal import printable
+from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.figures import change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 
@@ -119,10 +120,15 @@ def _render_decisions(console: Console, report: Report) -> None:
     console.print(table)
     if text := overlaps(report):
         console.print(_cell(text))
+    if rows := channel_rows(report):
+        channels = _table(*((name, "left") for name in CHANNEL_COLUMNS))
+        for row in rows:
+            channels.add_row(*map(_cell, row))
+        console.print(channels)
 
 
 def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> None:
-    """Show the checks, those of single sites as one row."""
+    """Show the checks, those of single sites as one row, and those of single modules that channels reach."""
     table = _table(
         (escape(f"check (level {printable(proof)})"), "left"),
         ("outcome", "left"),
@@ -130,13 +136,16 @@ def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> N
         ("limit", "right"),
         ("", "left"),
     )
-    sites = [c for c in checks if c.name.startswith("site ") and c.outcome == "passed"]
-    if sites:
-        worst = max(sites, key=lambda c: c.value or 0)
-        text = f"largest of {len(sites)}, each on its own"
-        table.add_row("sites", Text("passed", style="green"), *check_figures(worst), text)
+    joined: list[Check] = []
+    for kind, title in (("site ", "sites"), ("carried ", "carried channels")):
+        alike = [c for c in checks if c.name.startswith(kind) and c.outcome == "passed"]
+        if alike:
+            worst = max(alike, key=lambda c: c.value or 0)
+            text = f"largest of {len(alike)}, each on its own"
+            table.add_row(title, Text("passed", style="green"), *check_figures(worst), text)
+        joined += alike
     for check in checks:
-        if check not in sites:
+        if check not in joined:
             outcome = Text(check.outcome, style=OUTCOME_STYLES[check.outcome])
             table.add_row(_cell(check.name), outcome, *check_figures(check), _cell(check.detail))
     console.print(table)

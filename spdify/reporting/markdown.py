@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from spdify.reporting.channels import CHANNEL_COLUMNS, MODULE_COLUMNS, channel_rows, module_rows
 from spdify.reporting.figures import change, quantity, shape
 from spdify.rulebook import split_name
 
@@ -20,6 +21,7 @@ LEGEND = (
     "(kept or refused). *Untouched names*: tensors outside the sites. *Site*: one site on its own in float64, outputs",
     "and gradients. *Whole model*: float64, random norms and gains. *Statistics*: buffers after a training step. *Live",
     "sites*: how far random weights in the least visible site move the output; here the limit is the least.",
+    "*Carried*: a module that follows a change of channels, before and after, on its own.",
     "*Gradients*: one reaches every new parameter. *Own weights*: the network as it is. *ONNX*: ONNX Runtime against",
     "PyTorch, also with the random norms (*perturbed weights*).",
 )
@@ -59,6 +61,10 @@ def report_markdown(report: Report) -> str:
     ]
     if report.decisions:
         lines += ["", "## Sites", "", *_sites(report)]
+    if channels := channel_rows(report):
+        lines += ["", "## Channels", "", *_table(CHANNEL_COLUMNS, channels, numbers_from=4)]
+    if report.adjustments:
+        lines += ["", "Modules that follow:", "", *_table(MODULE_COLUMNS, module_rows(report), numbers_from=3)]
     if report.left_alone:
         lines += ["", "## Left alone", ""]
         rows = [(x.path, x.operator, x.reason) for x in report.left_alone]

@@ -87,6 +87,7 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
         after=measure(converted, after),
         sites=sites,
         decisions=plan.decisions,
+        adjustments=plan.adjustments,
         left_alone=plan.left_alone,
         checks=checks,
         proof=proof,

@@ -100,6 +100,8 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
             found.update(new)  # type: ignore[attr-defined]
     dead, weakest = [], math.inf
     for decision in plan.applied:
+        if not any(True for _ in trial.converted.get_submodule(decision.site.block_path).parameters()):
+            continue  # space-to-depth alone, or nothing: what reads it has the weights
         name = decision.site.name
         effect = effects.get(name, 0.0)
         for mode in reversed(decision.site.modes):  # what runs in both may reach the output in one of them only
