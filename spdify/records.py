@@ -341,6 +341,9 @@ class Plan(Record):
 
     `adjustments` are the modules outside the sites that follow a change of channels. An adjustment at the path of an
     applied site says with which channels it runs.
+
+    `init` is `exact`, or `random`: blocks start with weights as a fresh layer draws them, and so does what reads more
+    channels than before.
     """
 
     schema_version: Literal[1] = 1
@@ -348,6 +351,7 @@ class Plan(Record):
     rulebook_source: str = ""
     fingerprint: str
     inputs: Inputs
+    init: Literal["exact", "random"] = "exact"
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()

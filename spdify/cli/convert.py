@@ -32,6 +32,13 @@ def convert(
     proof: Annotated[
         str, typer.Option(metavar="auto|model|site", help="How far to prove; auto goes by size.")
     ] = "auto",
+    init: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|random",
+            help="Weights of what is put in: those that keep the function, or random ones, to train from scratch.",
+        ),
+    ] = "exact",
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to write and compare model.onnx.")] = True,
     opset: Annotated[int | None, typer.Option(metavar="N", help="ONNX opset (default: 20).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in the output folder.")] = False,
@@ -74,7 +81,7 @@ def convert(
         if not dry_run:
             check_output(folder, overwrite=overwrite)
             conversion = convert_model(
-                model, rules=rules, overrides=overrides or (), code=code, proof=proof, strict=strict,
+                model, rules=rules, overrides=overrides or (), code=code, proof=proof, init=init, strict=strict,
                 command=shlex.join(["spdify", *sys.argv[1:]]), progress=step, **build,
             )  # fmt: skip
             step("writing, with ONNX" if onnx else "writing")

@@ -10,7 +10,7 @@ from torch import nn
 
 from spdify.engine.adjusting import adjust_modules
 from spdify.engine.binding import make_rewrite
-from spdify.engine.carrying import as_it_runs
+from spdify.engine.carrying import as_it_runs, changed_tensors
 from spdify.engine.guards import guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
@@ -20,6 +20,10 @@ from spdify.graph.edits import edit_module, expression_of
 from spdify.graph.structure import detached_copy, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
+
     from spdify.records import Decision, Plan, Site
 
 
@@ -50,7 +54,18 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         # A tensor that the rewrite passed on as it was still belongs to the original.
         block.load_state_dict({name: t.detach().clone() for name, t in own.items()}, assign=True)
         _freeze(block, model, path)
+    if plan.init == "random":  # else adjusted tensors have followed where they are
+        _load(converted, weights, changed_tensors(plan.adjustments))
     return converted
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Put mapped weights into a model, in place; those of blocks are there already."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in names:
+            if name in own and name in weights:
+                own[name].copy_(weights[name])
 
 
 def check_fingerprint(model: nn.Module, plan: Plan) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spdify.engine.binding import bind
 from spdify.engine.channels import carry_channels
-from spdify.records import Decision, Plan
+from spdify.records import Claim, Decision, Plan
 from spdify.rulebook import KEEP, first_match
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from spdify.rulebook import Rule, Rulebook
 
 
-def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: Inputs) -> Plan:
+def make_plan(
+    survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: Inputs, init: Literal["exact", "random"] = "exact"
+) -> Plan:
     """Decide on every site.
 
     The first rule that matches a site decides; the names of later ones that match too are kept in the decision.
@@ -28,6 +30,7 @@ def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: I
         rulebook: Rules in order.
         fingerprint: Of the model's structure.
         inputs: Example inputs that the sites were found with.
+        init: `exact`, or `random` to have blocks start with weights of their own, to be trained from scratch.
 
     Raises:
         RulebookError: A rule names no rewrite, or gives it what it does not take.
@@ -39,7 +42,10 @@ def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: I
         rule, others = first_match(rulebook, site, index=index, total=total)
         decisions.append(_decide(site, rule, others, rewrites))
     decisions, adjustments = carry_channels(survey, decisions)
+    if init == "random":
+        decisions = [_reinitialised(d) for d in decisions]
     return Plan(
+        init=init,
         rulebook=rulebook.name,
         rulebook_source=str(rulebook.source),
         fingerprint=fingerprint,
@@ -48,6 +54,14 @@ def make_plan(survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: I
         adjustments=adjustments,
         left_alone=survey.left_alone,
     )
+
+
+def _reinitialised(decision: Decision) -> Decision:
+    """Take back what a rewrite claims: its block gets random weights. A functional call is given its weights."""
+    if decision.action != "applied" or decision.site.operation:
+        return decision
+    claim = Claim(value="reinitialised", training="random weights: it has to be trained")
+    return decision.model_copy(update={"claim": claim})
 
 
 def _decide(site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Mapping[str, Rewrite[Any]]) -> Decision:

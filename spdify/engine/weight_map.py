@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors, follow_change
 from spdify.engine.places import block_places, place_of
 from spdify.errors import PlanError
+from spdify.rewrites.drawing import drawn_like, drawn_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +43,7 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     waiting: dict[str, dict[str, Tensor]] = {}
     for decision in (as_it_runs(applied, plan) for applied in plan.applied):
         for path in places.get(decision.site.block_path, ()):
-            waiting[path] = site_weights(state, decision, path)
+            waiting[path] = site_weights(state, decision, path, init=plan.init)
     replaced = set(waiting)
     mapped: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -64,10 +66,19 @@ def _adjusted(state: Mapping[str, Tensor], plan: Plan) -> Mapping[str, Tensor]:
     for name in changes.keys() & state.keys():
         for change in changes[name]:
             new[name] = follow_change(new[name], change)
+        if plan.init == "random" and any(change.change == "read" for change in changes[name]):
+            new[name] = drawn_like(new[name], seed=_seed(name))
     return new
 
 
-def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> dict[str, Tensor]:
+def _seed(name: str) -> int:
+    """Give a seed of a name's own: the same in every run, another for every layer."""
+    return zlib.crc32(name.encode())
+
+
+def site_weights(
+    state: Mapping[str, Tensor], decision: Decision, path: str, *, init: str = "exact"
+) -> dict[str, Tensor]:
     """Give the block's state dict for one site, as it runs and registered at `path`."""
     site = decision.site
     if decision.rewrite is None:
@@ -83,7 +94,11 @@ def site_weights(state: Mapping[str, Tensor], decision: Decision, path: str) -> 
             raise PlanError(msg, hint="The weights must be those of the network that the plan was made for.")
         old[name] = tensor
     like = old["weight"] if "weight" in old else _nearest_tensor(state, path)
-    return {name: tensor.to(old.get(name, like)) for name, tensor in rewrite.weights(site, old).items()}
+    if init == "random" and not site.operation:
+        made = drawn_weights(lambda: rewrite.build(site), _seed(path))
+    else:
+        made = rewrite.weights(site, old)
+    return {name: tensor.to(old.get(name, like)) for name, tensor in made.items()}
 
 
 def _below(path: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

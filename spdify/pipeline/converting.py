@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from spdify.sources.example import Example
 
 PROOF_BATCH = 2
+INITS = ("exact", "random")
 
 
 def convert(  # noqa: PLR0913 - the options of the command line
@@ -39,6 +40,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
     example_input: Example | None = None,
     code: str | None = None,
     proof: str = "auto",
+    init: str = "exact",
     strict: bool = False,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
@@ -53,6 +55,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
         example_input: Tensors that the model takes; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
         proof: `model`, `site`, or `auto`: `model` where the size allows.
+        init: `exact` starts with the function as it was; `random` draws the weights of all blocks, and of what reads
+            more channels than before, as fresh layers draw theirs: to be trained from scratch, as the paper does.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.
@@ -72,6 +76,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
         raise UsageError(
             f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
         )
+    if init not in INITS:
+        raise UsageError(f"cannot start with {init!r} weights", hint=f"Expected one of {', '.join(INITS)}.")
     started = time.monotonic()
     seed = build.get("seed", 0)
     rulebook = with_overrides(load_rules(rules), overrides)
@@ -79,7 +85,10 @@ def convert(  # noqa: PLR0913 - the options of the command line
     opened = open_model(model, example_input=example_input, code=code, **build)
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
-    plan = make_plan(before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs)
+    plan = make_plan(
+        before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs,
+        init="random" if init == "random" else "exact",
+    )  # fmt: skip
     _require_work(opened, plan, strict=strict)
     progress(f"rewriting {len(plan.applied)} sites")
     converted = apply(opened.model, plan).eval()

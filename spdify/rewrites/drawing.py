@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,3 +34,18 @@ def drawn_weights(make_block: Callable[[], nn.Module], seed: int) -> dict[str, T
     finally:
         torch.set_default_dtype(before)
     return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def drawn_like(weight: Tensor, seed: int) -> Tensor:
+    """Draw a weight as `torch.nn.Conv2d` and `torch.nn.Linear` draw theirs, in the shape, dtype and place of another.
+
+    Args:
+        weight: (out, in, …); on the meta device nothing is drawn.
+        seed: Of a generator of its own.
+    """
+    if weight.is_meta:
+        return weight
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(max(weight[0].numel(), 1))
+    drawn = torch.rand(weight.shape, generator=generator, dtype=torch.float64) * 2 * bound - bound
+    return drawn.to(weight)

@@ -58,6 +58,9 @@ def untouched_tensors(model: nn.Module, converted: nn.Module, plan: Plan) -> Che
     for key in changes.keys() & new.keys():
         for change in reversed(changes[key]):
             new[key] = read_change(new[key], change)
+    if plan.init == "random":  # what reads more channels starts anew
+        started = {key for key, found in changes.items() if any(change.change == "read" for change in found)}
+        old, new = ({key: value for key, value in one.items() if key not in started} for one in (old, new))
     common = old.keys() & new.keys()
     changed = sorted(old.keys() ^ new.keys() | {key for key in common if not _is_same(old[key], new[key])})
     if changed:
