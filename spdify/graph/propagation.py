@@ -2,8 +2,8 @@
 
 It starts at sites whose block puts out more channels than the module before, goes through carriers, and ends in
 consumers (`spdify.graph.carriers`). Where two tensors meet entry by entry, both must have become more in the same way;
-one that has not may follow, when nothing else reads it: a gate, or a branch that ends here. Where the change cannot go
-on, every site that has a part in it is stopped, with the reason, and the others are followed once more.
+a gate (one number per channel) that has not follows, when nothing else reads it. Where the change cannot go on, every
+site that has a part in it is stopped, with the reason, and the others are followed once more.
 
 A model is followed in eval and in train mode; what they say of a module must agree.
 """

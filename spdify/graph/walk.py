@@ -262,7 +262,7 @@ class Walk:
         return Carried(layout, frozenset().union(*(one.sites for one in taken)))
 
     def _combined(self, node: fx.Node, taken: list[Carried]) -> Carried:
-        """Two tensors entry by entry: equal changes, a number, or a partner that follows."""
+        """Two tensors entry by entry: equal changes, a number, or a gate that follows."""
         first = taken[0]
         everyone = Carried(first.layout, frozenset().union(*(one.sites for one in taken)))
         if any(one.layout != first.layout for one in taken):
@@ -282,12 +282,16 @@ class Walk:
         axis = CHANNEL_AXIS - (len(self._shape(node)) - len(self._shape(partner)))
         if axis < 0 or self._shape(partner)[axis] == 1:
             return
+        if any(size != 1 for size in self._shape(partner)[axis + 1 :]):
+            # It could, from the convolution that makes it; but that would widen whole residual trunks s² times.
+            reason = "has a partner with as many channels as before, a map: only gates follow"
+            self._stop(f"{self._describe(node)} {reason}", [carried])
         try:
             self._follow(partner, axis, carried)
         except StopError as error:
             self._stop(f"{self._describe(node)} has a partner that cannot follow: {error}", [carried])
 
-    # Partners that follow.
+    # Gates that follow: one number per channel, from a layer or a parameter.
 
     def _follow(self, node: fx.Node, axis: int, carried: Carried) -> None:
         """Have a tensor repeated that has as many channels as before.

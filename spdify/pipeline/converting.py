@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
-from spdify.engine import apply, make_plan
+from spdify.engine import apply, plan_model
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
-from spdify.graph import fingerprint, survey
+from spdify.graph import survey
 from spdify.pipeline.conversion import Conversion
 from spdify.pipeline.opening import open_model
 from spdify.reporting import make_report, measure
@@ -85,10 +85,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
     opened = open_model(model, example_input=example_input, code=code, **build)
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
-    plan = make_plan(
-        before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs,
-        init="random" if init == "random" else "exact",
-    )  # fmt: skip
+    start: Literal["exact", "random"] = "random" if init == "random" else "exact"
+    plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs, init=start)
     _require_work(opened, plan, strict=strict)
     progress(f"rewriting {len(plan.applied)} sites")
     converted = apply(opened.model, plan).eval()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Unpack
 from torch import nn
 
 from spdify.bundle import is_bundle, read_report
-from spdify.engine import apply, make_plan
+from spdify.engine import apply, plan_model
 from spdify.errors import UsageError
-from spdify.graph import fingerprint, survey
+from spdify.graph import survey
 from spdify.graph.census import take_census
 from spdify.pipeline.opening import Opened, open_model
 from spdify.reporting import compare_models, make_inspection, make_report
@@ -118,7 +118,7 @@ def _titles(first: Opened, second: Opened) -> tuple[str, str]:
 def _against_conversion(opened: Opened, rules: str | Sequence[str], overrides: Sequence[str]) -> Report:
     rulebook = with_overrides(load_rules(rules), overrides)
     before = survey(opened.model, opened.inputs)
-    plan = make_plan(before, rulebook, fingerprint=fingerprint(opened.model), inputs=opened.inputs)
+    plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs)
     converted = apply(opened.model, plan)
     after = take_census(converted, opened.inputs, mode="eval")
     return make_report(opened.source.name, opened.model, before.census, converted, after, plan)

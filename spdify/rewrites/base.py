@@ -64,6 +64,10 @@ class Rewrite(ABC, Generic[ParamsT]):
         """
         raise NotImplementedError
 
+    def resizes(self) -> bool:
+        """Whether the block's output has another size than the site's: the network may not run with that."""
+        return False
+
     def activation(self) -> str:
         """Name what the activation behind the block becomes (`silu`, `relu`); empty where it stays."""
         return ""

@@ -36,6 +36,10 @@ class RemovePool(Rewrite[NoParams]):
         words = f"all maps after it are {times} times larger, at another scale than the weights were trained for"
         return Claim(value="reinitialised", training=words)
 
+    def resizes(self) -> bool:
+        """All that follows gets larger maps."""
+        return True
+
     def build(self, site: Site) -> nn.Identity:  # noqa: ARG002 - the same for all
         """Make what gives its input back."""
         return nn.Identity()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spdify.engine import apply, make_plan
+from spdify.engine import apply, plan_model
 from spdify.errors import SpdifyError
-from spdify.graph import fingerprint, survey
+from spdify.graph import survey
 from spdify.graph.census import take_census
 from spdify.graph.operations import SITE, judge
 from spdify.graph.sites import MODES, TRAIN_BATCH
@@ -126,7 +126,7 @@ def _examine(found: _Examination, rulebook: Rulebook, proofs: SiteProofs, seed: 
     """Take the steps in order."""
     loaded, before = _survey(found, seed)
     with found.step("plan"):
-        plan = make_plan(before, rulebook, fingerprint=fingerprint(loaded.model), inputs=loaded.inputs)
+        plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
         cost = measure(loaded.model, before.census)
         found.facts |= {
             "inputs": loaded.inputs.args,

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spdify.engine import apply, make_plan
+from spdify.engine import apply, plan_model
 from spdify.errors import ExportError, SpdifyError
 from spdify.exporting import UNVERIFIED, OnnxOptions, export_onnx
-from spdify.graph import fingerprint
 from spdify.sources import example_inputs
 from spdify.zoo.counting import CONVERTED
 from spdify.zoo.examine import MAX_MODEL_PROOF_MACS, portable, portable_check, survey_named
@@ -64,7 +63,7 @@ def export_family(family: str, names: Iterable[str], rulebook: Rulebook, *, seed
 def _attempt(name: str, rulebook: Rulebook, seed: int) -> OnnxAttempt:
     try:
         loaded, before = survey_named(name, seed=seed)
-        plan = make_plan(before, rulebook, fingerprint=fingerprint(loaded.model), inputs=loaded.inputs)
+        plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
         if before.census.total_macs < MAX_MODEL_PROOF_MACS:
             proof = prove_reduced(name, plan, seed=seed, eval_only=before.eval_only)
         else:  # without the proof there are no perturbed weights, which the comparison then says

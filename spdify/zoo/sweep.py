@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from spdify.engine import apply, make_plan
+from spdify.engine import apply, plan_model
 from spdify.errors import UsageError
-from spdify.graph import fingerprint
 from spdify.graph.census import take_census
 from spdify.rulebook import load_rules
 from spdify.zoo.examine import examine, survey_named
@@ -201,7 +200,7 @@ class _Sweep:
         """
         torch.set_num_threads(1)
         loaded, before = survey_named(WARM_UP, seed=0)
-        plan = make_plan(before, self.rulebook, fingerprint=fingerprint(loaded.model), inputs=loaded.inputs)
+        plan = plan_model(loaded.model, before, self.rulebook, inputs=loaded.inputs)
         take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
         gc.collect()
         gc.freeze()  # what is there is looked at no more, so that its pages stay shared
