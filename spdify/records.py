@@ -7,14 +7,17 @@ JSON Schema is what `spdify schema` prints. Shapes are in PyTorch's order, batch
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Shape: TypeAlias = tuple[int, ...]
 ParamValue: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice"]
 Mode: TypeAlias = Literal["eval", "train"]
+
+#: Entries along one axis of any tensor: the widest layers there are have some hundred thousand.
+MAX_ENTRIES = 2**24
 
 
 class Record(BaseModel):
@@ -218,9 +221,17 @@ class Layout(Record):
         inner: Entries per channel where spatial axes were flattened into the channel axis.
     """
 
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]], ...]
     how: Literal["select", "mean"] = "select"
-    inner: int = 1
+    inner: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        """Keep out what a damaged or hostile plan might have built: nothing was allocated yet."""
+        if self.old > MAX_ENTRIES or self.new > MAX_ENTRIES:
+            msg = f"a layout has at most {MAX_ENTRIES} entries"
+            raise ValueError(msg)
+        return self
 
     @property
     def old(self) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 from spdify.engine.adjusting import adjust_modules
 from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors
-from spdify.engine.guards import guard_folding
+from spdify.engine.guards import guard_classifier, guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
@@ -102,6 +102,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     for path, chosen in edits.items():
         edit_module(model.get_submodule(path), tuple(chosen))
     adjusted = adjust_modules(model, plan, places)
+    guard_classifier(model, adjusted)
     guard_folding(model, (*adjusted, *(path for paths in places.values() for path in paths)))
 
 

@@ -38,6 +38,23 @@ def guard_folding(model: nn.Module, replaced: Iterable[str]) -> None:
                 setattr(module, name, partial(_refuse, path, name))
 
 
+def guard_classifier(model: nn.Module, adjusted: Iterable[str]) -> None:
+    """Make timm's `reset_classifier` raise, in place, where the classifier reads more channels than it would make."""
+    get: object = getattr(type(model), "get_classifier", None)
+    if not _takes_nothing(get) or not callable(getattr(type(model), "reset_classifier", None)):
+        return
+    classifier = get(model)  # type: ignore[operator]  # callable, by the line above
+    if any(model.get_submodule(path) is classifier for path in adjusted):
+        setattr(model, "reset_classifier", partial(_refuse_reset))  # noqa: B010 - not a tensor, as mypy has it
+
+
+def _refuse_reset(*_args: object, **_kwargs: object) -> None:
+    raise RefusedError(
+        "cannot call reset_classifier(): the classifier reads more channels than the model was made with",
+        hint="Convert with the classes you want: spdify convert --num-classes N (in Python: num_classes=N).",
+    )
+
+
 def _ends(path: str) -> Iterable[int]:
     """Give where the paths of the modules around `path` end, the model's own (empty) one included."""
     return [0, *(i for i, character in enumerate(path) if character == ".")]
