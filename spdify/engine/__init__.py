@@ -2,8 +2,19 @@
 
 from spdify.engine.applying import apply, check_fingerprint, rebuild
 from spdify.engine.binding import bind, make_rewrite
+from spdify.engine.channels import exact_part
 from spdify.engine.fitting import plan_model
 from spdify.engine.planning import make_plan
 from spdify.engine.weight_map import map_weights
 
-__all__ = ["apply", "bind", "check_fingerprint", "make_plan", "make_rewrite", "map_weights", "plan_model", "rebuild"]
+__all__ = [
+    "apply",
+    "bind",
+    "check_fingerprint",
+    "exact_part",
+    "make_plan",
+    "make_rewrite",
+    "map_weights",
+    "plan_model",
+    "rebuild",
+]

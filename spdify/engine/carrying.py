@@ -70,11 +70,10 @@ def follow_change(tensor: Tensor, change: TensorChange) -> Tensor:
 def read_change(tensor: Tensor, change: TensorChange) -> Tensor:
     """Give a changed tensor as it was before, from its first copies: these hold a share where a mean is read."""
     layout, axis = change.layout, change.axis
-    index = torch.tensor(first_copies(layout), device=tensor.device)
-    first = tensor.index_select(axis, index)
+    places, weighed = first_copies(layout), shares(layout)
+    first = tensor.index_select(axis, torch.tensor(places, device=tensor.device))
     if change.change == "read" and layout.how == "mean":
-        copies = torch.tensor([1.0 / share for share in shares(layout)], device=tensor.device)
-        return first * _along(copies[index.cpu()].tolist(), axis, first)
+        return first * _along([1.0 / weighed[place] for place in places], axis, first)
     return first
 
 

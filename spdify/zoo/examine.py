@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spdify.engine import apply, plan_model
+from spdify.engine import apply, exact_part, plan_model
 from spdify.errors import SpdifyError
 from spdify.graph import survey
 from spdify.graph.census import take_census
@@ -139,7 +139,7 @@ def _examine(found: _Examination, rulebook: Rulebook, proofs: SiteProofs, seed: 
         return "nothing"
     _convert(found, loaded.model, plan, modes=("eval",) if before.eval_only else MODES)
     _prove_sites(found, loaded.model, plan, proofs)
-    _prove_whole(found, plan, seed, macs=cost.macs, eval_only=before.eval_only)
+    _prove_whole(found, plan, before, seed, macs=cost.macs)
     return _outcome(plan)
 
 
@@ -258,14 +258,15 @@ def _prove_sites(found: _Examination, model: nn.Module, plan: Plan, proofs: Site
             raise _Failed((bad,))
 
 
-def _prove_whole(found: _Examination, plan: Plan, seed: int, *, macs: int, eval_only: str) -> None:
+def _prove_whole(found: _Examination, plan: Plan, before: Survey, seed: int, *, macs: int) -> None:
     """Run the whole model in float64, where its size allows; a model that cannot be run so keeps the level `site`."""
     if macs >= MAX_MODEL_PROOF_MACS:
         found.facts["proof_note"] = f"{macs / 1e9:.1f} GMACs: every site is proved on its own"
         return
     with found.step("whole model"):
         try:
-            proof = prove_reduced(found.name, plan, seed=seed, eval_only=eval_only)
+            exact = exact_part(plan, before)
+            proof = prove_reduced(found.name, plan, seed=seed, eval_only=before.eval_only, exact=exact)
         except SpdifyError as error:
             found.facts["proof_note"] = portable(f"cannot be built for the proof: {error.message}")
             return

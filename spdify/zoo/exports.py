@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spdify.engine import apply, plan_model
+from spdify.engine import apply, exact_part, plan_model
 from spdify.errors import ExportError, SpdifyError
 from spdify.exporting import UNVERIFIED, OnnxOptions, export_onnx
 from spdify.sources import example_inputs
@@ -65,7 +65,8 @@ def _attempt(name: str, rulebook: Rulebook, seed: int) -> OnnxAttempt:
         loaded, before = survey_named(name, seed=seed)
         plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
         if before.census.total_macs < MAX_MODEL_PROOF_MACS:
-            proof = prove_reduced(name, plan, seed=seed, eval_only=before.eval_only)
+            exact = exact_part(plan, before)
+            proof = prove_reduced(name, plan, seed=seed, eval_only=before.eval_only, exact=exact)
         else:  # without the proof there are no perturbed weights, which the comparison then says
             proof = run_reduced(name, plan, seed=seed)
         converted = apply(proof.model, proof.plan).eval()

@@ -14,6 +14,7 @@ import torch
 from spdify.errors import SpdifyError
 from spdify.graph import fingerprint
 from spdify.sources import BuildOptions, build, example_inputs
+from spdify.verification.carried_proof import prove_carried
 from spdify.verification.model_proof import prove_model
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def build_reduced(name: str, plan: Plan, size: tuple[int, ...] | None, *, seed: 
     return loaded, plan.model_copy(update={"fingerprint": fingerprint(loaded.model), "inputs": loaded.inputs})
 
 
-def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> ReducedProof:
+def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "", exact: Plan | None = None) -> ReducedProof:
     """Prove the whole model on the smallest of the sizes on which it runs.
 
     Args:
@@ -87,6 +88,7 @@ def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> R
         plan: Made at its own size.
         seed: Of all random numbers.
         eval_only: Why the model does not run in train mode; empty where it does.
+        exact: The plan without its approximate sites.
 
     Raises:
         SpdifyError: It can be built for none of them.
@@ -100,8 +102,10 @@ def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> R
             fault = error
             continue
         inputs = _proof_inputs(loaded.inputs, seed)
-        proof = prove_model(loaded.model, own_plan, inputs, seed=seed, eval_only=eval_only)
-        found = ReducedProof(loaded.inputs, proof.checks, loaded.model, own_plan, proof.state, proof.original)
+        own_exact = _for_model(exact, own_plan) if exact is not None else None
+        proof = prove_model(loaded.model, own_plan, inputs, seed=seed, eval_only=eval_only, exact=own_exact)
+        checks = (*prove_carried(loaded.model, own_plan, seed=seed), *proof.checks)
+        found = ReducedProof(loaded.inputs, checks, loaded.model, own_plan, proof.state, proof.original)
         if found.ran:
             return found
         if best is None or _passed(found) > _passed(best):
@@ -109,6 +113,10 @@ def prove_reduced(name: str, plan: Plan, *, seed: int, eval_only: str = "") -> R
     if best is None:
         raise fault or SpdifyError(f"cannot prove {name}: it has no size to be tried on")
     return best
+
+
+def _for_model(plan: Plan, like: Plan) -> Plan:
+    return plan.model_copy(update={"fingerprint": like.fingerprint, "inputs": like.inputs})
 
 
 def _proof_inputs(inputs: Inputs, seed: int) -> Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
