@@ -44,7 +44,7 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
     known: dict[str, float] = {}
     checks = []
     for decision in plan.applied:
-        if decision.claim is not None and decision.claim.value == "reinitialised":
+        if _starts_anew(decision):
             detail = "reinitialised: another function on purpose"
             checks.append(Check(name=f"site {decision.site.name}", outcome="not run", detail=detail))
             continue
@@ -53,6 +53,10 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
             known[key] = site_error(original_of(model, decision), decision, seed=seed)
         checks.append(_check(decision, known[key]))
     return tuple(checks)
+
+
+def _starts_anew(decision: Decision) -> bool:
+    return decision.claim is not None and decision.claim.value == "reinitialised"
 
 
 def what_is_proved(decision: Decision) -> str:
@@ -93,8 +97,8 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
         decision: What is done to it.
         seed: Of weights and inputs.
     """
-    if decision.rewrite is None:
-        return math.inf
+    if decision.rewrite is None or _starts_anew(decision):
+        return math.inf  # its weights are not made from the old ones
     generator = torch.Generator().manual_seed(seed)
     rewrite = make_rewrite(decision.rewrite, decision.params, where=decision.site.name)
     old_module = copy.deepcopy(module).cpu().double()
