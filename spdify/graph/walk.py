@@ -346,6 +346,8 @@ class Walk:
             return
         if target in functions.REDUCING or target in functions.LINEAR_SPATIAL or target in functions.OTHER_SPATIAL:
             self._reduced(node, carried) if target in functions.REDUCING else self._same_channels(node, carried)
+        elif target is python_operator.getitem:
+            self._indexed(node, carried)
         elif target not in functions.POINTWISE and target not in functions.COPYING:
             raise StopError(f"{self._describe(node)} is not known to work on each channel by itself")
         self._follow(_tensor_argument(node), CHANNEL_AXIS, carried)

@@ -80,8 +80,7 @@ def test_the_stem_and_the_first_blocks_are_as_released() -> None:
 
 def test_trained_from_scratch_everything_new_is_random_and_the_same_each_time() -> None:
     first, second = (
-        spdify.convert("resnet18", rules=RULES, init="random", num_classes=10, input_size=(3, 32, 32))
-        for _ in range(2)
+        spdify.convert("resnet18", rules=RULES, init="random", num_classes=10, input_size=(3, 32, 32)) for _ in range(2)
     )
     weight = first.model.layer2[0].conv2.weight
     assert weight[:, 1::4].all()

@@ -28,7 +28,13 @@ RELEASED = {
     "tv:shufflenet_v2_x1_0": (8, 6),
 }
 #: Network → average pools folded by `spd-fold`, those whose channels go on.
-FOLDED = {"densenet121": (3, 0), "resnet50d": (3, 3), "tv:densenet121": (3, 0), "coat_lite_tiny": None, "vgg16_bn": None}
+FOLDED = {
+    "densenet121": (3, 0),
+    "resnet50d": (3, 3),
+    "tv:densenet121": (3, 0),
+    "coat_lite_tiny": None,
+    "vgg16_bn": None,
+}
 SIZES = {"inception_v3": (3, 171, 171), "coat_lite_tiny": (3, 224, 224)}
 EXACT = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
