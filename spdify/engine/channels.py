@@ -31,7 +31,8 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
     if not starts or survey.facts is None:
         return decisions, activations
     replaced = {d.site.path: d.site for d in decisions if d.action == "applied" and not d.site.operation}
-    found = propagate(survey.flows, survey.facts, starts, replaced)
+    edited = {d.site.path or "the model" for d in decisions if d.action == "applied" and d.site.operation}
+    found = propagate(survey.flows, survey.facts, starts, replaced, frozenset(edited))
     return [_brought_back(d, found.stopped) for d in decisions], (*activations, *found.adjustments)
 
 

@@ -39,7 +39,11 @@ class Propagation:
 
 
 def propagate(
-    flows: Sequence[Flow], facts: ModuleFacts, starts: Mapping[str, tuple[Site, Layout]], replaced: Mapping[str, Site]
+    flows: Sequence[Flow],
+    facts: ModuleFacts,
+    starts: Mapping[str, tuple[Site, Layout]],
+    replaced: Mapping[str, Site],
+    edited: frozenset[str] = frozenset(),
 ) -> Propagation:
     """Follow the channels that leave sites.
 
@@ -48,6 +52,7 @@ def propagate(
         facts: What is known of the modules.
         starts: By path of a called module, the site there and the channels that leave its block.
         replaced: By path, the sites of all called modules that blocks take the place of.
+        edited: Paths of the modules (the model itself: `the model`) in whose code blocks take the place of calls.
     """
     going = {path: Start(site.name, layout) for path, (site, layout) in starts.items()}
     stopped: dict[str, str] = {}
@@ -55,7 +60,7 @@ def propagate(
         try:
             reached = Reached()
             for flow in flows:
-                Walk(flow, going, reached)
+                Walk(flow, going, reached, edited)
             _require_seen(going, reached)
             return Propagation(_adjustments(reached, facts, replaced), stopped)
         except StoppedError as error:

@@ -79,13 +79,15 @@ class Reached:
 class Walk:
     """Walks one flow; the result is in `reached`."""
 
-    def __init__(self, flow: Flow, starts: Mapping[str, Start], reached: Reached) -> None:
-        """Take the flow and, by path, where changes begin.
+    def __init__(
+        self, flow: Flow, starts: Mapping[str, Start], reached: Reached, edited: frozenset[str] = frozenset()
+    ) -> None:
+        """Take the flow and, by path, where changes begin; `edited` are the owners of calls that become blocks.
 
         Raises:
             StoppedError: A change cannot go on.
         """
-        self._flow, self._starts, self.reached = flow, starts, reached
+        self._flow, self._starts, self.reached, self._edited = flow, starts, reached, edited
         self._carried: dict[fx.Node, Carried] = {}
         self._touched: set[fx.Node] = set()
         self._sizes: dict[fx.Node, fx.Node] = {}
@@ -123,6 +125,8 @@ class Walk:
             out = self._through_module(node, path, only)
         if start is not None:
             self.reached.started.add(path)
+            if not taken:  # of a module that is called twice, the other call may have more
+                self.reached.plain.add(path)
             out = self._begin(path, start, taken, out)
         if out is not None:
             self._carried[node] = out
@@ -162,6 +166,7 @@ class Walk:
 
     def _visit_function(self, node: fx.Node, taken: list[Carried]) -> None:
         target, first = node.target, taken[0]
+        self._require_unedited(node, taken)
         if target is getattr or target in functions.SIZES:
             self._visit_attribute(node, first)
         elif target in functions.CONCATENATING:
@@ -172,6 +177,13 @@ class Walk:
             self._stop(f"{self._describe(node)} is not known to work on each channel by itself", taken)
         elif (out := self._through_function(node, first)) is not None:
             self._carried[node] = out
+
+    def _require_unedited(self, node: fx.Node, taken: list[Carried]) -> None:
+        """Stop before a functional call that becomes a block, which has a number of channels and is not adjusted."""
+        target = node.target
+        windows = target in functions.LINEAR_SPATIAL or target in functions.OTHER_SPATIAL
+        if (windows or target is python_operator.getitem) and self._owner(node) in self._edited:
+            self._stop(f"{self._describe(node)} becomes a block, which is not adjusted", taken)
 
     def _visit_attribute(self, node: fx.Node, taken: Carried) -> None:
         """`x.shape`, `x.dtype`, `x.size(2)`: sizes are followed, all else is harmless."""

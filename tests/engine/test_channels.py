@@ -231,3 +231,26 @@ def test_a_site_that_only_training_reaches_is_followed_there() -> None:
     plan = planned(model)
     assert {a.path for a in plan.adjustments if a.role == "consumer"} == {"reader", "side"}
     compare(model, plan)
+
+
+def test_a_functional_call_that_becomes_a_block_stops_it() -> None:
+    class Pooled(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.reader(F.avg_pool2d(self.site(self.stem(x)), 2))
+
+    model = Pooled(nn.Identity())
+    plan = planned(model)
+    assert "becomes a block" in next(d.reason for d in plan.applied if d.site.name == "site")
+    compare(model, plan)
+
+
+def test_a_site_that_runs_twice_with_other_channels_is_brought_back() -> None:
+    class Again(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.reader(self.site(self.site(self.stem(x))))
+
+    model = Again(nn.Identity(), nn.Conv2d(8, 5, 1))
+    model.site = nn.Conv2d(8, 8, 3, 2, 1)
+    plan = planned(model)
+    assert "also runs with as many" in next(d.reason for d in plan.applied if d.site.name == "site")
+    compare(model, plan)
