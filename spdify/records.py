@@ -253,14 +253,16 @@ class Layout(Record):
 class TensorChange(Record):
     """How one tensor of a module follows a change of channels along one axis.
 
-    `repeat` gives every copy its channel's entries. `read` gives them to those copies whose sum is the old channel:
+    `repeat` gives every copy its channel's entries; `draw` gives them to the first copy, and random ones of the same
+    deviation to the others, by `seed`. `read` gives them to those copies whose sum is the old channel:
     all to the first, or, where the layout is a mean, an equal share to each.
     """
 
     name: str
     axis: int = Field(ge=0)
-    change: Literal["repeat", "read"]
+    change: Literal["repeat", "draw", "read"]
     layout: Layout
+    seed: int = 0
 
 
 class Adjustment(Record):
@@ -347,6 +349,22 @@ class Inputs(Record):
     kwargs: dict[str, InputSpec] = Field(default_factory=dict)
 
 
+class Repeat(Record):
+    """More or fewer blocks at the end of a stage.
+
+    Attributes:
+        path: Of the stage, a sequence of blocks whose names are whole numbers from 0.
+        before: Number of its blocks.
+        after: Number afterwards; further ones are copies of the last.
+        silenced: Names of tensors that are zero in the copies, which makes each of them pass on what it is given.
+    """
+
+    path: str
+    before: int = Field(ge=1, le=4096)
+    after: int = Field(ge=1, le=4096)
+    silenced: tuple[str, ...] = ()
+
+
 class Plan(Record):
     """Every site with its decision, and the fingerprint of the structure that it was made for.
 
@@ -362,6 +380,7 @@ class Plan(Record):
     rulebook_source: str = ""
     fingerprint: str
     inputs: Inputs
+    repeats: tuple[Repeat, ...] = ()
     init: Literal["exact", "random"] = "exact"
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()
@@ -470,6 +489,7 @@ class Report(Record):
     rulebook: str
     before: Measure
     after: Measure
+    scaling: tuple[str, ...] = ()
     sites: tuple[SiteCost, ...]
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()

@@ -39,6 +39,22 @@ def convert(
             help="Weights of what is put in: those that keep the function, or random ones, to train from scratch.",
         ),
     ] = "exact",
+    width_factor: Annotated[
+        float,
+        typer.Option(
+            metavar="F",
+            help="First widen all layers that can be, to multiples of 8 (1 or more).",
+            rich_help_panel="Scaling",
+        ),
+    ] = 1.0,
+    depth_factor: Annotated[
+        float,
+        typer.Option(
+            metavar="F",
+            help="First repeat the last block of each stage: F times the blocks.",
+            rich_help_panel="Scaling",
+        ),
+    ] = 1.0,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to write and compare model.onnx.")] = True,
     opset: Annotated[int | None, typer.Option(metavar="N", help="ONNX opset (default: 20).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in the output folder.")] = False,
@@ -81,7 +97,8 @@ def convert(
         if not dry_run:
             check_output(folder, overwrite=overwrite)
             conversion = convert_model(
-                model, rules=rules, overrides=overrides or (), code=code, proof=proof, init=init, strict=strict,
+                model, rules=rules, overrides=overrides or (), code=code, proof=proof, init=init,
+                width_factor=width_factor, depth_factor=depth_factor, strict=strict,
                 command=shlex.join(["spdify", *sys.argv[1:]]), progress=step, **build,
             )  # fmt: skip
             step("writing, with ONNX" if onnx else "writing")

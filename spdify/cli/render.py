@@ -89,6 +89,8 @@ def render_report(console: Console, report: Report) -> None:
     """Show what changed and what it costs."""
     console.print(Text.assemble((printable(report.model), "bold"), f", rulebook {printable(report.rulebook)}"))
     console.print(Text(headline(report)))
+    for words in report.scaling:
+        console.print(_cell(f"Scaled first: {words}."))
     totals = _table(("", "left"), ("before", "right"), ("after", "right"), ("change", "right"))
     for row in total_rows(report):
         totals.add_row(*row)

@@ -13,6 +13,7 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors
 from spdify.engine.guards import guard_classifier, guard_folding
 from spdify.engine.places import block_places
+from spdify.engine.repeating import repeat_blocks
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
 from spdify.graph.adapters import unlike
@@ -83,6 +84,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     Raises:
         PlanError: A site is not in the model.
     """
+    repeat_blocks(model, plan)
     places = block_places(plan)
     edits: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for decision in (as_it_runs(applied, plan) for applied in plan.applied):

@@ -60,11 +60,25 @@ def follow_change(tensor: Tensor, change: TensorChange) -> Tensor:
     grown = tensor.index_select(axis, index)
     if change.change == "repeat":
         return grown
+    if change.change == "draw":
+        return _with_drawn_copies(grown, tensor, change)
     if layout.how == "mean":
         return grown * _along(shares(layout), axis, grown)
     # Zeros put in, not multiplied by: the old weights may hold anything.
     new = torch.zeros_like(grown)
     return new.index_copy(axis, torch.tensor(first_copies(layout), device=tensor.device), tensor)
+
+
+def _with_drawn_copies(grown: Tensor, tensor: Tensor, change: TensorChange) -> Tensor:
+    """Draw all but the first copies: equal ones would learn the same."""
+    if grown.is_meta:
+        return grown
+    generator = torch.Generator().manual_seed(change.seed)
+    deviation = float(tensor.detach().double().std(unbiased=False))
+    drawn = deviation * torch.randn(grown.shape, generator=generator, dtype=torch.float64)
+    return drawn.to(grown).index_copy(
+        change.axis, torch.tensor(first_copies(change.layout), device=grown.device), tensor
+    )
 
 
 def read_change(tensor: Tensor, change: TensorChange) -> Tensor:

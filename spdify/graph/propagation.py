@@ -38,23 +38,27 @@ class Propagation:
     stopped: dict[str, str] = field(default_factory=dict)
 
 
-def propagate(
+def propagate(  # noqa: PLR0913 - the model, and three ways in which a change begins or ends
     flows: Sequence[Flow],
     facts: ModuleFacts,
     starts: Mapping[str, tuple[Site, Layout]],
     replaced: Mapping[str, Site],
     edited: frozenset[str] = frozenset(),
+    *,
+    widen: Mapping[str, Layout] | None = None,
 ) -> Propagation:
     """Follow the channels that leave sites.
 
     Args:
         flows: Of both modes.
         facts: What is known of the modules.
+        widen: By path of a convolution that no block takes the place of, the channels that it is to give.
         starts: By path of a called module, the site there and the channels that leave its block.
         replaced: By path, the sites of all called modules that blocks take the place of.
         edited: Paths of the modules (the model itself: `the model`) in whose code blocks take the place of calls.
     """
     going = {path: Start(site.name, layout) for path, (site, layout) in starts.items()}
+    going |= {path: Start(path, layout, own=True) for path, layout in (widen or {}).items()}
     stopped: dict[str, str] = {}
     while going:
         try:
@@ -104,7 +108,7 @@ def _adjustment(
         tensors, numbers = (), dict.fromkeys(("in_channels", "out_channels"), layout.new)
     changes = bool(tensors or numbers or found[0].block)
     touched = {path, *(f"{path}.{change.name}" for change in tensors)}
-    if changes and touched & reached.plain:
+    if changes and (touched & reached.plain or (taking is not None and path in reached.untaken)):
         raise StoppedError(f"{path} also runs with as many channels as before", sites)
     if changes and (bonds := facts.bonds(path, own_reads=not numbers)):
         raise StoppedError(f"{path} cannot be changed: {'; '.join(bonds)}", sites)

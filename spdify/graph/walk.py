@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator as python_operator
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,10 +40,14 @@ class Carried:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a change begins: a site's name, and the channels that leave its block."""
+    """Where a change begins: a site's name, and the channels that leave its block.
+
+    `own` says that no block makes them: the module itself gets more filters.
+    """
 
     site: str
     layout: Layout
+    own: bool = False
 
 
 class StoppedError(Exception):
@@ -63,12 +68,14 @@ class Reached:
         sites: Names of the sites that reach it.
         plain: Paths of the modules and tensors that something runs or reads with as many channels as before.
         started: Paths of the sites that the walk has met.
+        untaken: Paths of those that take as many channels as before in some call.
     """
 
     steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
     sites: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     plain: set[str] = field(default_factory=set)
     started: set[str] = field(default_factory=set)
+    untaken: set[str] = field(default_factory=set)
 
     def add(self, path: str, step: Step, sites: Iterable[str]) -> None:
         """Note a step."""
@@ -126,7 +133,10 @@ class Walk:
         if start is not None:
             self.reached.started.add(path)
             if not taken:  # of a module that is called twice, the other call may have more
-                self.reached.plain.add(path)
+                self.reached.untaken.add(path)
+            if start.own:
+                module = self._flow.module(str(node.target))
+                self.reached.add(path, _widened(module, path, start.layout), {start.site})
             out = self._begin(path, start, taken, out)
         if out is not None:
             self._carried[node] = out
@@ -378,6 +388,16 @@ class Walk:
         if node.op == "call_module":
             return self._flow.full_path(str(node.target))
         return f"{functions.name_of(node.target)} in {self._owner(node)}"
+
+
+def _widened(module: nn.Module, path: str, layout: Layout) -> Step:
+    """Give the step by which a convolution gets more filters, random ones beside its own."""
+    step, seed = follow_through(module, layout), zlib.crc32(path.encode())
+    drawn = tuple(
+        change.model_copy(update={"change": "draw", "seed": seed}) if change.name == "weight" else change
+        for change in step.tensors
+    )
+    return replace(step, tensors=drawn)
 
 
 def _tensor_argument(node: fx.Node) -> fx.Node:

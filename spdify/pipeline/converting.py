@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal, Unpack
 from spdify.engine import apply, plan_model
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
+from spdify.graph.census import take_census
 from spdify.pipeline.conversion import Conversion
 from spdify.pipeline.opening import open_model
+from spdify.pipeline.scaling import Scaled, scale
 from spdify.reporting import make_report, measure
 from spdify.rulebook import load_rules, with_overrides
 from spdify.sources import example_inputs
@@ -41,6 +43,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
     code: str | None = None,
     proof: str = "auto",
     init: str = "exact",
+    width_factor: float = 1.0,
+    depth_factor: float = 1.0,
     strict: bool = False,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
@@ -57,6 +61,9 @@ def convert(  # noqa: PLR0913 - the options of the command line
         proof: `model`, `site`, or `auto`: `model` where the size allows.
         init: `exact` starts with the function as it was; `random` draws the weights of all blocks, and of what reads
             more channels than before, as fresh layers draw theirs: to be trained from scratch, as the paper does.
+        width_factor: Channels of all convolutions that can be widened, times this, up to the next multiple of 8; 1 or
+            more. Before the rules, and exact.
+        depth_factor: Blocks of each stage, times this; exact for 1 or more.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.
@@ -83,6 +90,16 @@ def convert(  # noqa: PLR0913 - the options of the command line
     rulebook = with_overrides(load_rules(rules), overrides)
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
+    first, scaled = opened.model, Scaled(opened)
+    if (width_factor, depth_factor) != (1, 1):
+        progress("scaling")
+        whole = choose_level(proof, measure(first, take_census(first, opened.inputs, mode="eval"))) == "model"
+        scaled = scale(
+            opened, width=width_factor, depth=depth_factor, make_inputs=_proof_inputs(opened, seed), seed=seed,
+            whole=whole,
+        )  # fmt: skip
+        _require_proof(opened, scaled.checks)
+        opened = scaled.opened
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
     start: Literal["exact", "random"] = "random" if init == "random" else "exact"
@@ -94,6 +111,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
     progress(f"proving (level {level})")
     result = prove(opened.model, converted, plan, before, _proof_inputs(opened, seed), level=level, seed=seed)
     _require_proof(opened, result.checks)
+    checks = (*scaled.checks, *result.checks)
     report = make_report(
         opened.source.name,
         opened.model,
@@ -101,15 +119,18 @@ def convert(  # noqa: PLR0913 - the options of the command line
         converted,
         result.after.census,
         plan,
-        checks=result.checks,
+        checks=checks,
         proof=level,
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(),
     )
+    if scaled.words:
+        census = take_census(first, opened.inputs, mode="eval")
+        report = report.model_copy(update={"before": measure(first, census), "scaling": scaled.words})
     return Conversion(
         model=converted,
         plan=plan,
-        checks=result.checks,
+        checks=checks,
         report=report,
         source=opened.source,
         seed=seed,

@@ -51,7 +51,9 @@ def total_rows(report: Report) -> list[tuple[str, str, str, str]]:
 
 def report_markdown(report: Report) -> str:
     """Give the whole report; the totals, every decision with its cost, what is left alone, and every check."""
-    lines = [f"# {report.model}, {report.rulebook}", "", headline(report), "", "## Totals", ""]
+    lines = [f"# {report.model}, {report.rulebook}", "", headline(report), ""]
+    lines += [*(f"Scaled first: {words}." for words in report.scaling), ""] if report.scaling else []
+    lines += ["## Totals", ""]
     lines += _table(["", "before", "after", "change"], total_rows(report), numbers_from=1)
     lines += [
         "",

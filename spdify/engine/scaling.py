@@ -1,0 +1,204 @@
+"""Width and depth factors, as the paper scales its networks (arXiv 2208.03641, section 4): plans of their own.
+
+Depth n becomes max(round(n·f), 1) blocks: further ones are copies of a stage's last block whose residual branch is
+silenced (its last layer is zero), so that they pass on what they get: exact. Fewer blocks are another function.
+Width C becomes the next multiple of 8 from C·f: a convolution gets further filters with random weights, what reads them
+starts with zeros for them: exact. Only where every module between can follow (`spdify.graph.propagation`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from spdify.errors import UsageError
+from spdify.graph import fingerprint
+from spdify.graph.carriers import CONVOLUTIONS, DROPOUTS
+from spdify.graph.module_calls import SeenCall, record_calls
+from spdify.graph.propagation import propagate
+from spdify.graph.structure import detached_copy, zero_inputs
+from spdify.records import Layout, Plan, Repeat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spdify.graph.sites import Survey
+    from spdify.records import Inputs
+
+MULTIPLE = 8  # of channels, as in the released networks
+LARGEST_FACTOR = 16.0
+IDENTITY_TOLERANCE = 1e-12  # in float64; a silenced branch adds exact zeros
+CANDIDATES = 6  # layers at the end of a block that are tried for silencing
+BATCH = 2
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One step of scaling.
+
+    Attributes:
+        plan: What is done.
+        exact: Whether the function stays.
+        words: What was done, and what was not and why, for people.
+    """
+
+    plan: Plan
+    exact: bool
+    words: str
+
+
+def check_factor(name: str, factor: float, *, least: float) -> None:
+    """Raise `UsageError` for a factor that nothing can be scaled by."""
+    if not (math.isfinite(factor) and least <= factor <= LARGEST_FACTOR and factor > 0):
+        bounds = f"{least:g} to {LARGEST_FACTOR:g}" if least else f"above 0, to {LARGEST_FACTOR:g}"
+        raise UsageError(f"cannot scale by a {name} factor of {factor:g}: expected {bounds}")
+
+
+def plan_depth(model: nn.Module, inputs: Inputs, factor: float) -> Scaling:
+    """Plan more or fewer blocks per stage.
+
+    Args:
+        model: Not changed.
+        inputs: Example inputs.
+        factor: Of the number of blocks.
+
+    Raises:
+        UsageError: The factor is no such number, or the model has no stage that can be scaled by it.
+    """
+    check_factor("depth", factor, least=0)
+    repeats = []
+    for path, stage, block_input in _stages(model, inputs):
+        before = len(stage)
+        after = max(round(before * factor), 1)
+        silenced = _silencing(stage[-1], block_input)
+        if silenced and after != before:
+            repeats.append(Repeat(path=path, before=before, after=after, silenced=silenced))
+    if not repeats:
+        raise UsageError(
+            f"cannot scale the depth of {type(model).__name__} by {factor:g}: no stage gets another number of blocks",
+            hint="Scaled are sequences whose last block is residual and keeps the shape of its input.",
+        )
+    plan = Plan(
+        rulebook=f"depth {factor:g}", fingerprint=fingerprint(model), inputs=inputs, decisions=(),
+        repeats=tuple(repeats),
+    )  # fmt: skip
+    numbers = ", ".join(f"{r.path} {r.before} → {r.after}" for r in repeats)
+    return Scaling(plan, all(r.after >= r.before for r in repeats), f"depth {factor:g}: blocks of {numbers}")
+
+
+def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) -> Scaling:
+    """Plan more filters for every convolution that can have them.
+
+    Args:
+        model: Not changed.
+        survey: Of the model.
+        inputs: Example inputs that it was made with.
+        factor: Of the number of channels, 1 or more.
+
+    Raises:
+        UsageError: The factor is no such number, or no convolution can be widened.
+    """
+    check_factor("width", factor, least=1)
+    wanted = {
+        path: layout
+        for path, module in model.named_modules()
+        if type(module) in CONVOLUTIONS and (layout := _wider(module, factor)) is not None
+    }
+    if survey.facts is None or not wanted:
+        raise UsageError(f"cannot scale the width of {type(model).__name__} by {factor:g}: no convolution gets wider")
+    found = propagate(survey.flows, survey.facts, {}, {}, widen=wanted)
+    wider = len(wanted.keys() - found.stopped.keys())
+    if not wider:
+        reasons = "; ".join(dict.fromkeys(found.stopped.values()))
+        raise UsageError(f"cannot scale the width of {type(model).__name__} by {factor:g}: {reasons}")
+    plan = Plan(
+        rulebook=f"width {factor:g}", fingerprint=fingerprint(model), inputs=inputs, decisions=(),
+        adjustments=found.adjustments,
+    )  # fmt: skip
+    words = f"width {factor:g}: {wider} of {len(wanted)} dense convolutions wider"
+    if found.stopped:
+        words += f"; not the others, since {next(iter(found.stopped.values()))}"
+    return Scaling(plan, exact=True, words=words)
+
+
+def _wider(convolution: Any, factor: float) -> Layout | None:  # noqa: ANN401 - attributes of three classes
+    """Give the channels that a dense convolution is to have; None where they stay."""
+    count = convolution.out_channels
+    wanted = math.ceil(count * factor / MULTIPLE) * MULTIPLE
+    if convolution.groups != 1 or wanted <= count:
+        return None
+    copies, more = divmod(wanted, count)
+    runs = ((more, copies + 1), (count - more, copies))
+    return Layout(runs=tuple(run for run in runs if run[0]))
+
+
+def _stages(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, nn.Sequential | nn.ModuleList, Tensor]]:
+    """Give every sequence of blocks with what its last block puts out, as float64 in eval mode."""
+    copied = detached_copy(model).cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    args, kwargs = zero_inputs(inputs, batch=BATCH)
+
+    def filled(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64) if x.is_floating_point() else x
+
+    outputs: dict[str, Any] = {}
+    for path, module in copied.named_modules():
+        module.register_forward_hook(lambda _m, given, out, path=path: outputs.__setitem__(path, (given, out)))
+    with torch.no_grad():
+        copied(*map(filled, args), **{name: filled(value) for name, value in kwargs.items()})
+    for path, stage in copied.named_modules():
+        if isinstance(stage, (nn.Sequential, nn.ModuleList)) and _is_stage(stage):
+            given, out = outputs.get(f"{path}.{len(stage) - 1}" if path else str(len(stage) - 1), ((), None))
+            if (
+                len(given) == 1
+                and isinstance(out, Tensor)
+                and isinstance(given[0], Tensor)
+                and given[0].shape == out.shape
+            ):
+                yield path, stage, out
+
+
+def _is_stage(stage: nn.Sequential | nn.ModuleList) -> bool:
+    """Whether a sequence holds blocks: modules with parts of their own, the last two of one class."""
+    if [name for name, _ in stage.named_children()] != [str(i) for i in range(len(stage))] or not len(stage):
+        return False
+    last = stage[-1]
+    holds = not isinstance(last, (nn.Sequential, nn.ModuleList)) and any(True for _ in last.children())
+    return holds and (len(stage) == 1 or type(stage[-2]) is type(last))
+
+
+def _silencing(block: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """Give the parameters of one layer that, when zero, make a block pass on what it gets; none where there is none."""
+    if any((isinstance(m, DROPOUTS) and m.p > 0) or getattr(m, "drop_prob", 0) for m in block.modules()):
+        return ()  # a copy would draw random numbers of its own
+    with torch.no_grad():
+        order = [call.path for call in _leaves(record_calls(copy.deepcopy(block), ((x,), {})))]
+    tried = [
+        path for path in dict.fromkeys(reversed(order)) if any(True for _ in block.get_submodule(path).parameters())
+    ]
+    for path in tried[:CANDIDATES]:
+        names = tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_parameters())
+        if _passes_on(block, names, x):
+            return names
+    return ()
+
+
+def _leaves(call: SeenCall) -> Iterator[SeenCall]:
+    if not call.children and call.path:
+        yield call
+    for child in call.children:
+        yield from _leaves(child)
+
+
+def _passes_on(block: nn.Module, silenced: tuple[str, ...], x: Tensor) -> bool:
+    silent = copy.deepcopy(block)
+    with torch.no_grad():
+        for name in silenced:
+            silent.get_parameter(name).zero_()
+        results = [silent.train(training)(x.clone()) for training in (True, False)]
+    return all(y.shape == x.shape and float((y - x).abs().max()) <= IDENTITY_TOLERANCE for y in results)
