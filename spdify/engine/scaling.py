@@ -177,27 +177,30 @@ def _silencing(block: nn.Module, x: Tensor) -> tuple[str, ...]:
     if any((isinstance(m, DROPOUTS) and m.p > 0) or getattr(m, "drop_prob", 0) for m in block.modules()):
         return ()  # a copy would draw random numbers of its own
     with torch.no_grad():
-        order = [call.path for call in _leaves(record_calls(copy.deepcopy(block), ((x,), {})))]
-    tried = [
-        path for path in dict.fromkeys(reversed(order)) if any(True for _ in block.get_submodule(path).parameters())
-    ]
-    for path in tried[:CANDIDATES]:
-        names = tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_parameters())
+        called = list(_called(record_calls(copy.deepcopy(block), ((x,), {}))))
+    for path in list(dict.fromkeys(reversed(called)))[:CANDIDATES]:
+        names = tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_parameters(recurse=False))
         if _passes_on(block, names, x):
             return names
     return ()
 
 
-def _leaves(call: SeenCall) -> Iterator[SeenCall]:
-    if not call.children and call.path:
-        yield call
+def _called(call: SeenCall) -> Iterator[str]:
+    """Give the layers with parameters of their own, in the order in which they run."""
+    if call.path and any(True for _ in call.module.parameters(recurse=False)):
+        yield call.path
     for child in call.children:
-        yield from _leaves(child)
+        yield from _called(child)
 
 
 def _passes_on(block: nn.Module, silenced: tuple[str, ...], x: Tensor) -> bool:
+    """Whether it does so whatever it has learned: of a fresh one, biases, gains and statistics are 0 and 1."""
     silent = copy.deepcopy(block)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
+        for tensor in (*silent.parameters(), *silent.buffers()):
+            if tensor.dim() == 1 and tensor.is_floating_point():  # positive, as variances are
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64))
         for name in silenced:
             silent.get_parameter(name).zero_()
         results = [silent.train(training)(x.clone()) for training in (True, False)]
