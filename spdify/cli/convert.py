@@ -43,7 +43,7 @@ def convert(
         float,
         typer.Option(
             metavar="F",
-            help="First widen all layers that can be, to multiples of 8 (1 or more).",
+            help="First give layers F times the channels, in multiples of 8 (above 1: exact).",
             rich_help_panel="Scaling",
         ),
     ] = 1.0,
@@ -51,7 +51,7 @@ def convert(
         float,
         typer.Option(
             metavar="F",
-            help="First repeat the last block of each stage: F times the blocks.",
+            help="First give stages F times the blocks (above 1: exact).",
             rich_help_panel="Scaling",
         ),
     ] = 1.0,

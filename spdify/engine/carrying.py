@@ -28,11 +28,11 @@ def origins(layout: Layout) -> list[int]:
 
 
 def first_copies(layout: Layout) -> list[int]:
-    """Give the place of each old entry's first copy among the new ones."""
+    """Give the place of each old entry's first copy among the new ones; those that are taken out have none."""
     found, start = [], 0
     for count, copies in layout.runs:
         for _ in range(count):
-            found += list(range(start, start + layout.inner))
+            found += list(range(start, start + layout.inner)) if copies else []
             start += copies * layout.inner
     return found
 
@@ -41,7 +41,7 @@ def shares(layout: Layout) -> list[float]:
     """Give the share that each new entry has in the old one."""
     found: list[float] = []
     for count, copies in layout.runs:
-        each = [1.0 / copies] * copies if layout.how == "mean" else [1.0] + [0.0] * (copies - 1)
+        each = [1.0 / copies] * copies if layout.how == "mean" and copies else [1.0, *[0.0] * (copies - 1)][:copies]
         found += count * [share for share in each for _ in range(layout.inner)]
     return found
 
@@ -58,7 +58,7 @@ def follow_change(tensor: Tensor, change: TensorChange) -> Tensor:
         raise PlanError(msg, hint="The weights must be those of the network that the plan was made for.")
     index = torch.tensor(origins(layout), device=tensor.device)
     grown = tensor.index_select(axis, index)
-    if change.change == "repeat":
+    if change.change == "repeat" or any(not copies for _, copies in layout.runs):  # some are taken out
         return grown
     if change.change == "draw":
         return _with_drawn_copies(grown, tensor, change)

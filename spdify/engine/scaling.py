@@ -3,7 +3,8 @@
 Depth n becomes max(round(n·f), 1) blocks: further ones are copies of a stage's last block whose residual branch is
 silenced (its last layer is zero), so that they pass on what they get: exact. Fewer blocks are another function.
 Width C becomes the next multiple of 8 from C·f: a convolution gets further filters with random weights, what reads them
-starts with zeros for them: exact. Only where every module between can follow (`spdify.graph.propagation`).
+starts with zeros for them: exact. Fewer are another function. Only where every module between can follow
+(`spdify.graph.propagation`).
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class Scaling:
     words: str
 
 
-def check_factor(name: str, factor: float, *, least: float) -> None:
+def check_factor(name: str, factor: float) -> None:
     """Raise `UsageError` for a factor that nothing can be scaled by."""
-    if not (math.isfinite(factor) and least <= factor <= LARGEST_FACTOR and factor > 0):
-        bounds = f"{least:g} to {LARGEST_FACTOR:g}" if least else f"above 0, to {LARGEST_FACTOR:g}"
-        raise UsageError(f"cannot scale by a {name} factor of {factor:g}: expected {bounds}")
+    if not 0 < factor <= LARGEST_FACTOR:
+        msg = f"cannot scale by a {name} factor of {factor:g}: expected a number above 0, at most {LARGEST_FACTOR:g}"
+        raise UsageError(msg)
 
 
 def plan_depth(model: nn.Module, inputs: Inputs, factor: float) -> Scaling:
@@ -70,7 +71,7 @@ def plan_depth(model: nn.Module, inputs: Inputs, factor: float) -> Scaling:
     Raises:
         UsageError: The factor is no such number, or the model has no stage that can be scaled by it.
     """
-    check_factor("depth", factor, least=0)
+    check_factor("depth", factor)
     repeats = []
     for path, stage, block_input in _stages(model, inputs):
         before = len(stage)
@@ -98,19 +99,20 @@ def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) 
         model: Not changed.
         survey: Of the model.
         inputs: Example inputs that it was made with.
-        factor: Of the number of channels, 1 or more.
+        factor: Of the number of channels; below 1 the last ones of each layer are taken out.
 
     Raises:
         UsageError: The factor is no such number, or no convolution can be widened.
     """
-    check_factor("width", factor, least=1)
+    check_factor("width", factor)
     wanted = {
         path: layout
         for path, module in model.named_modules()
         if type(module) in CONVOLUTIONS and (layout := _wider(module, factor)) is not None
     }
     if survey.facts is None or not wanted:
-        raise UsageError(f"cannot scale the width of {type(model).__name__} by {factor:g}: no convolution gets wider")
+        msg = f"cannot scale the width of {type(model).__name__} by {factor:g}: no dense convolution has others to have"
+        raise UsageError(msg, hint=f"Channels become multiples of {MULTIPLE}.")
     found = propagate(survey.flows, survey.facts, {}, {}, widen=wanted)
     wider = len(wanted.keys() - found.stopped.keys())
     if not wider:
@@ -120,18 +122,20 @@ def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) 
         rulebook=f"width {factor:g}", fingerprint=fingerprint(model), inputs=inputs, decisions=(),
         adjustments=found.adjustments,
     )  # fmt: skip
-    words = f"width {factor:g}: {wider} of {len(wanted)} dense convolutions wider"
+    words = f"width {factor:g}: {wider} of {len(wanted)} dense convolutions {'wider' if factor > 1 else 'narrower'}"
     if found.stopped:
         words += f"; not the others, since {next(iter(found.stopped.values()))}"
-    return Scaling(plan, exact=True, words=words)
+    return Scaling(plan, exact=factor > 1, words=words)
 
 
 def _wider(convolution: Any, factor: float) -> Layout | None:  # noqa: ANN401 - attributes of three classes
     """Give the channels that a dense convolution is to have; None where they stay."""
     count = convolution.out_channels
-    wanted = math.ceil(count * factor / MULTIPLE) * MULTIPLE
-    if convolution.groups != 1 or wanted <= count:
+    wanted = max(math.ceil(count * factor / MULTIPLE) * MULTIPLE, MULTIPLE)
+    if convolution.groups != 1 or wanted == count or (wanted > count) != (factor > 1):
         return None
+    if wanted < count:
+        return Layout(runs=((wanted, 1), (count - wanted, 0)))
     copies, more = divmod(wanted, count)
     runs = ((more, copies + 1), (count - more, copies))
     return Layout(runs=tuple(run for run in runs if run[0]))

@@ -61,9 +61,9 @@ def convert(  # noqa: PLR0913 - the options of the command line
         proof: `model`, `site`, or `auto`: `model` where the size allows.
         init: `exact` starts with the function as it was; `random` draws the weights of all blocks, and of what reads
             more channels than before, as fresh layers draw theirs: to be trained from scratch, as the paper does.
-        width_factor: Channels of all convolutions that can be widened, times this, up to the next multiple of 8; 1 or
-            more. Before the rules, and exact.
-        depth_factor: Blocks of each stage, times this; exact for 1 or more.
+        width_factor: Channels of all dense convolutions that can follow, times this, up to the next multiple of 8.
+            Before the rules; exact above 1.
+        depth_factor: Blocks of each residual stage, times this; exact above 1.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.
