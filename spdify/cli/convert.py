@@ -84,6 +84,7 @@ def convert(
         step("loading PyTorch")
         from spdify.bundle import check_output
         from spdify.cli.render import render_conversion
+        from spdify.errors import UsageError
         from spdify.exporting import OnnxOptions
         from spdify.pipeline import convert as convert_model
 
@@ -93,6 +94,11 @@ def convert(
             reparameterize=reparameterize,
         )  # fmt: skip
         onnx_options = OnnxOptions(seed=seed) if opset is None else OnnxOptions(opset=opset, seed=seed)
+        if dry_run and (init, width_factor, depth_factor) != ("exact", 1, 1):
+            raise UsageError(
+                "cannot plan --init, --width-factor or --depth-factor without doing it",
+                hint="Leave out --dry-run, or these: a dry run shows the rules' plan for the model as it is.",
+            )
         folder = output or default_output(model, rules)
         if not dry_run:
             check_output(folder, overwrite=overwrite)

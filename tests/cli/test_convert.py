@@ -199,3 +199,12 @@ def test_default_output(model: str, rules: list[str], folder_name: str) -> None:
 
 def test_default_output_of_a_bundle(bundle: Path) -> None:
     assert default_output(f"{bundle}/", ["spd"]) == Path("bundle-spd")
+
+
+@pytest.mark.parametrize("option", [("--init", "random"), ("--width-factor", "2"), ("--depth-factor", "2")])
+def test_a_dry_run_does_not_scale_or_draw(spdify: Spdify, option: tuple[str, str]) -> None:
+    assert "cannot plan" in spdify("convert", "resnet18", "--dry-run", *option, code=2).stderr
+
+
+def test_unknown_initial_weights_are_a_usage_error(spdify: Spdify) -> None:
+    assert "cannot start with 'nothing' weights" in spdify("convert", "resnet18", "--init", "nothing", code=2).stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spdify.rulebook import load_rulebook
+from spdify.rulebook import load_rulebook, load_rules
 from spdify.zoo.examine import examine
 
 #: One per kind of difficulty; the quick run takes these.
@@ -100,6 +100,21 @@ def test_quick_sample(name: str) -> None:
 @pytest.mark.parametrize("name", MORE)
 def test_sample(name: str) -> None:
     check(name)
+
+
+#: The other rulebooks, which change channel counts, sizes of maps or the function.
+OTHERS = (("spd-released",), ("spd-fold",), ("spd-paper",), ("spd-lowres", "spd-released"))
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize("rules", OTHERS, ids="+".join)
+@pytest.mark.parametrize("name", {**QUICK, **MORE})
+def test_sample_of_other_rulebooks(name: str, rules: tuple[str, ...]) -> None:
+    torch.set_num_threads(1)
+    record, _ = examine(name, load_rules(rules))
+    assert record.failure is None
+    assert record.outcome != "failed"
 
 
 def test_the_sample_has_the_size_it_is_said_to_have() -> None:
