@@ -23,7 +23,7 @@ RELEASED = {
     "efficientnet_b0": (5, 4),
     "regnety_004": (5, 4),
     "convnext_tiny": (4, 0),
-    "hrnet_w18_small": (23, 7),
+    "hrnet_w18_small": (23, 6),
     "inception_v3": (9, 4),
     "tv:shufflenet_v2_x1_0": (8, 6),
 }
@@ -41,6 +41,9 @@ EXACT = ("whole model, train", "statistics, train", "whole model, eval", "live s
 
 def saved_and_proved(conversion: spdify.Conversion, folder: Path) -> None:
     outcomes = {check.name: check.outcome for check in conversion.checks}
+    if not any("running_mean" in name for name in conversion.model.state_dict()):  # ConvNeXt keeps no statistics
+        assert outcomes.pop("statistics, train") == "not run"
+        outcomes["statistics, train"] = "passed"
     assert {name: outcomes[name] for name in EXACT} == dict.fromkeys(EXACT, "passed")
     record = conversion.save(folder)
     assert record.onnx is not None
