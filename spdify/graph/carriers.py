@@ -112,6 +112,18 @@ def follow_through(module: nn.Module, wanted: Layout) -> Step:
     return Step("follower", wanted, _repeated(module, ("weight", "bias"), wanted), numbers)
 
 
+def require_untouched(module: nn.Module) -> None:
+    """Refuse what may compute anything, whatever its class.
+
+    Raises:
+        StopError: It has hooks, or a forward of its own.
+    """
+    if module._forward_pre_hooks or module._forward_hooks:  # noqa: SLF001 - torch has no public list of hooks
+        _stop("it has forward hooks (old weight norm, pruning, or your own)")
+    if "forward" in vars(module):
+        _stop("its forward was replaced")
+
+
 def is_depthwise(module: nn.Module) -> bool:
     """Whether a module is a convolution of each channel by itself, one filter each."""
     if not isinstance(module, nn.modules.conv._ConvNd):  # noqa: SLF001 - torch gives it no public name

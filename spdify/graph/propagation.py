@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from spdify.graph.walk import Reached, Start, StoppedError, Walk
 from spdify.records import Adjustment
 
@@ -106,6 +108,8 @@ def _adjustment(
             raise StoppedError(f"{path} runs with different numbers of channels", sites)
         # Unlike the pool, its block has a number of channels, and weights of its own.
         tensors, numbers = (), dict.fromkeys(("in_channels", "out_channels"), layout.new)
+    if any(not isinstance(getattr(module, change.name, None), Tensor) for change in tensors):
+        raise StoppedError(f"{path or 'the model'} makes a constant with as many channels in its code", sites)
     changes = bool(tensors or numbers or found[0].block)
     touched = {path, *(f"{path}.{change.name}" for change in tensors)}
     if changes and (touched & reached.plain or (taking is not None and path in reached.untaken)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator as python_operator
+import re
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torch import fx, nn
 
 from spdify.graph import flow_functions as functions
-from spdify.graph.carriers import Step, StopError, follow_through, is_depthwise, step_through
+from spdify.graph.carriers import Step, StopError, follow_through, is_depthwise, require_untouched, step_through
 from spdify.graph.tracer import BLOCKS_PACKAGE
 from spdify.records import Layout, TensorChange
 
@@ -145,12 +147,18 @@ class Walk:
     def _through_module(self, node: fx.Node, path: str, taken: Carried) -> Carried | None:
         module = self._flow.module(str(node.target))
         self._touched.add(node)
+        try:
+            require_untouched(module)
+        except StopError as error:
+            self._stop(f"{path} ({type(module).__name__}): {error}", [taken])
         if type(module) is nn.Flatten:
             return self._flattened(node, taken)
         if type(module).__module__.startswith(BLOCKS_PACKAGE):
             self._stop(f"{path} is a block of spdify: convert the original with all rulebooks at once", [taken])
         if type(module) is nn.Linear and len(self._shape(node.args[0])) != FLAT:
             self._stop(f"{path} does not read the channels along the last axis", [taken])
+        if not _fits(type(module).__name__, len(self._shape(node.args[0]))):
+            self._stop(f"{path} takes the channels for an axis of a map without batch", [taken])
         try:
             step = step_through(module, taken.layout)
         except StopError as error:
@@ -183,8 +191,10 @@ class Walk:
             self._carried[node] = self._concatenated(node, taken)
         elif target in functions.BINARY:
             self._carried[node] = self._combined(node, taken)
-        elif len(taken) > 1 or self._carried.get(node.args[0]) is not first:  # type: ignore[arg-type]
+        elif len(taken) > 1 or not node.args or self._carried.get(node.args[0]) is not first:  # type: ignore[arg-type]
             self._stop(f"{self._describe(node)} is not known to work on each channel by itself", taken)
+        elif target in functions.POINTWISE and self._takes_more(node):
+            self._stop(f"{self._describe(node)} takes a second tensor", taken)
         elif (out := self._through_function(node, first)) is not None:
             self._carried[node] = out
 
@@ -231,7 +241,9 @@ class Walk:
     def _same_channels(self, node: fx.Node, taken: Carried) -> Carried:
         """Let a function of each channel's map pass, as long as the channels stay where they were."""
         before, after = self._shape(node.args[0]), self._shape(node)
-        if len(after) < FLAT or before[:FLAT] != after[:FLAT] or taken.layout.inner != 1:
+        moved = node.target in functions.PADDING and not _pads_map(node, len(before))
+        moved = moved or not _fits(functions.name_of(node.target), len(before))
+        if moved or len(after) < FLAT or before[:FLAT] != after[:FLAT] or taken.layout.inner != 1:
             self._stop(f"{self._describe(node)} changes the channel axis", [taken])
         return taken
 
@@ -289,11 +301,14 @@ class Walk:
         everyone = Carried(first.layout, frozenset().union(*(one.sites for one in taken)))
         if any(one.layout != first.layout for one in taken):
             self._stop(f"{self._describe(node)} meets channels that became more in different ways", taken)
-        linear = node.target in functions.SUMS or (node.target in functions.PRODUCTS and len(taken) == 1)
+        factors = [
+            arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node) and arg in self._carried
+        ]
+        linear = node.target in functions.SUMS or (node.target in functions.PRODUCTS and len(factors) == 1)
         if first.layout.how == "mean" and not linear:
             self._stop(f"{self._describe(node)} is not linear", taken)
-        for arg in node.args:
-            if isinstance(arg, fx.Node) and arg not in self._carried:
+        for arg in node.all_input_nodes:  # keywords too: torch.mul(x, other=gate)
+            if arg not in self._carried:
                 self._meet(node, arg, everyone)
         return everyone
 
@@ -347,6 +362,9 @@ class Walk:
         path, module = self._flow.full_path(str(node.target)), self._flow.module(str(node.target))
         if path in self._starts:
             raise StopError(f"{path} is a site that changes its channels otherwise")
+        require_untouched(module)
+        if type(module) is nn.Linear and len(self._shape(node)) != FLAT:
+            raise StopError(f"{path} does not put out the channels along the last axis")
         if type(module) is nn.Linear or (isinstance(module, nn.modules.conv._ConvNd) and not is_depthwise(module)):  # noqa: SLF001 - torch gives it no public name
             step = follow_through(module, carried.layout)
         else:
@@ -360,8 +378,8 @@ class Walk:
     def _follow_function(self, node: fx.Node, carried: Carried) -> None:
         target = node.target
         if target in functions.BINARY:
-            for arg in node.args:
-                if isinstance(arg, fx.Node) and arg in self._flow.shapes:
+            for arg in node.all_input_nodes:
+                if arg in self._flow.shapes:
                     axis = CHANNEL_AXIS - (len(self._shape(node)) - len(self._shape(arg)))
                     if axis >= 0 and self._shape(arg)[axis] != 1:
                         self._follow(arg, axis, carried)
@@ -370,11 +388,18 @@ class Walk:
             self._reduced(node, carried) if target in functions.REDUCING else self._same_channels(node, carried)
         elif target is python_operator.getitem:
             self._indexed(node, carried)
+        elif target in functions.POINTWISE and self._takes_more(node):
+            raise StopError(f"{self._describe(node)} takes a second tensor")
         elif target not in functions.POINTWISE and target not in functions.COPYING:
             raise StopError(f"{self._describe(node)} is not known to work on each channel by itself")
         self._follow(_tensor_argument(node), CHANNEL_AXIS, carried)
 
     # Words and shapes.
+
+    def _takes_more(self, node: fx.Node) -> bool:
+        """Whether a function of one tensor takes another that may differ from channel to channel: `clamp(x, min=y)`."""
+        others = [arg for arg in node.all_input_nodes if arg is not node.args[0] and arg in self._flow.shapes]
+        return any(math.prod(self._shape(arg)) != 1 for arg in others)
 
     def _shape(self, node: Any) -> Shape:  # noqa: ANN401 - what a node takes
         return self._flow.shapes.get(node, ())
@@ -409,6 +434,18 @@ def _tensor_argument(node: fx.Node) -> fx.Node:
     if not node.args or not isinstance(node.args[0], fx.Node):
         raise StopError(f"{functions.name_of(node.target)} takes no tensor first")
     return node.args[0]
+
+
+def _fits(name: str, rank: int) -> bool:
+    """Whether what is called `...2d` is given a batch of maps: it takes a tensor of one axis less for one map."""
+    dims = re.search(r"(\d)d", name)
+    return dims is None or rank == int(dims[1]) + FLAT or (name == "BatchNorm1d" and rank == FLAT)
+
+
+def _pads_map(node: fx.Node, rank: int) -> bool:
+    """Whether a padding leaves batch and channels alone."""
+    widths = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
+    return isinstance(widths, (list, tuple)) and len(widths) <= 2 * (rank - FLAT)
 
 
 def _reads_axis(index: object, rank: int) -> bool:
