@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -111,7 +112,8 @@ def _input_shape(module: nn.Module, adjustment: Adjustment) -> tuple[int, ...]:
     reach = getattr(module, "dilation", (1,) * len(window)) if isinstance(window, tuple) else (1, 1)
     sizes = window if isinstance(window, tuple) else (window, window)
     channels = adjustment.takes.old if adjustment.takes else getattr(module, "in_channels", 0)
-    dims = 3 if "3d" in type(module).__name__ else len(sizes)
+    named = re.search(r"(\d)d", type(module).__name__)
+    dims = int(named[1]) if named else len(sizes)
     spatial = [k * d + 4 + i for i, (k, d) in enumerate(zip(sizes * dims, tuple(reach) * dims, strict=False))][:dims]
     return (BATCH, channels, *spatial)
 
