@@ -17,14 +17,15 @@ def spd_group_norm(  # noqa: PLR0913 - a norm's arguments
     x: Tensor, groups: int, copies: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
     """Apply a group norm to each set of copies; the function behind `SPDGroupNorm`."""
-    batch, spatial = x.shape[0], x.shape[2:]
-    split = x.reshape(batch, -1, copies, *spatial).transpose(1, 2)
-    sets = split.reshape(batch * copies, -1, *spatial)
+    batch, channels, spatial = x.shape[0], x.shape[1] // copies, x.shape[2:]
+    split = x.reshape(batch, channels, copies, *spatial).transpose(1, 2)
+    sets = split.reshape(batch * copies, channels, *spatial)
     normed = F.group_norm(sets, groups, eps=eps).reshape(split.shape).transpose(1, 2).reshape(x.shape)
     if weight is None or bias is None:
         return normed
     shape = (1, -1, *[1] * len(spatial))
-    return normed * weight.reshape(shape) + bias.reshape(shape)
+    # As torch's own, in the dtype of the input also where the weights have another (autocast).
+    return (normed * weight.reshape(shape) + bias.reshape(shape)).to(normed.dtype)
 
 
 class SPDGroupNorm(nn.Module):
@@ -58,6 +59,12 @@ class SPDGroupNorm(nn.Module):
         self.num_groups, self.num_channels, self.copies, self.eps = num_groups, num_channels, copies, eps
         self.weight = nn.Parameter(torch.ones(num_channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_channels)) if affine else None
+
+    def reset_parameters(self) -> None:
+        """Set weight 1 and bias 0, as `torch.nn.GroupNorm` does."""
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
 
     @classmethod
     def from_norm(cls, norm: nn.GroupNorm, copies: int) -> Self:

@@ -41,3 +41,10 @@ def test_it_is_made_from_a_group_norm() -> None:
 def test_channels_that_cannot_be_divided_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot divide 20 channels into 4 phases of 3 groups"):
         SPDGroupNorm(3, 20, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_it_gives_the_dtype_of_the_plain_one(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 24, 5, 5, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert SPDGroupNorm(3, 24, 4)(x).dtype == nn.GroupNorm(3, 24)(x).dtype
