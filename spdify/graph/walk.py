@@ -301,6 +301,11 @@ class Walk:
         everyone = Carried(first.layout, frozenset().union(*(one.sites for one in taken)))
         if any(one.layout != first.layout for one in taken):
             self._stop(f"{self._describe(node)} meets channels that became more in different ways", taken)
+        ends = [
+            (len(self._shape(arg)), self._shape(arg)[:FLAT][-1]) for arg in node.all_input_nodes if arg in self._carried
+        ]
+        if any(end != (len(self._shape(node)), self._shape(node)[CHANNEL_AXIS]) for end in ends):
+            self._stop(f"{self._describe(node)} spreads the channels over another shape", taken)
         factors = [
             arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node) and arg in self._carried
         ]

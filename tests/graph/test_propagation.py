@@ -272,6 +272,16 @@ def test_equal_changes_add_up_and_unequal_ones_do_not() -> None:
         compare(model, plan)
 
 
+def test_channels_that_are_spread_over_another_shape_stop() -> None:
+    wide = Net(With(torch.mul))
+    wide.site = nn.Conv2d(8, 1, 3, 2, 1)
+    deep = Net(With(lambda x, p: (x.mean((2, 3)) * p)[0], shape=(1, 1, 16)), nn.Linear(16, 5))
+    for model in (wide, deep):
+        plan = planned(model)
+        assert "spreads the channels over another shape" in decision_reason(plan)
+        compare(model, plan)
+
+
 def test_a_reader_may_run_twice_and_what_follows_it_stays() -> None:
     model = Net(Of(lambda x, c: c(x) + c(x.relu()), nn.Conv2d(16, 4, 1)), nn.Conv2d(4, 5, 1))
     plan = planned(model)
