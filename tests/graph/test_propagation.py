@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -287,3 +288,54 @@ def test_a_reader_may_run_twice_and_what_follows_it_stays() -> None:
     plan = planned(model)
     assert roles(plan) == {"middle.parts.0": "consumer"}
     compare(model, plan)
+
+
+class Se(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(16, 4), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.up(self.down(x.mean((2, 3))).relu()).sigmoid()[:, :, None, None]
+
+
+PIECES: tuple[Callable[[], nn.Module], ...] = (
+    lambda: nn.BatchNorm2d(16),
+    lambda: nn.GroupNorm(4, 16),
+    lambda: nn.InstanceNorm2d(16, affine=True),
+    lambda: nn.PReLU(16),
+    lambda: nn.Hardswish(inplace=True),
+    lambda: nn.Dropout(0.0),
+    lambda: nn.AvgPool2d(3, 1, 1),
+    lambda: nn.AvgPool2d(2),
+    lambda: nn.MaxPool2d(3, 1, 1),
+    lambda: nn.Upsample(scale_factor=2),
+    lambda: nn.Conv2d(16, 16, 3, padding=1),
+    lambda: nn.Conv2d(16, 16, 3, padding=1, groups=4),
+    lambda: nn.Conv2d(16, 16, 3, padding=1, groups=16),
+    lambda: nn.Conv2d(16, 16, 3, 2, 1, groups=16),
+    lambda: nn.Conv2d(16, 16, 3, 2, 1),
+    Se,
+    lambda: With(torch.mul),
+    lambda: With(torch.add, "buffer"),
+    lambda: Of(lambda x: x + x.relu()),
+    lambda: Of(lambda x, c: x + c(x), nn.Conv2d(16, 16, 1)),
+    lambda: Of(lambda x, c: c(torch.cat([x, F.gelu(x)], 1)), nn.Conv2d(32, 16, 1)),
+    lambda: Of(lambda x, c: torch.cat([x, c(x)], 1)[:, :16], nn.Conv2d(16, 8, 1)),
+    lambda: Of(lambda x: F.avg_pool2d(x, 3, 1, 1)),
+    lambda: Of(lambda x: x - x.mean((2, 3), keepdim=True)),
+    lambda: Of(eca, nn.Conv1d(1, 1, 3, padding=1)),
+)
+
+
+@pytest.mark.parametrize("rules", ["spd-released", "spd-fold"])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_random_chain_is_exact_wherever_its_channels_go(rules: str, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        middle = nn.Sequential(*(rng.choice(PIECES)() for _ in range(rng.randint(2, 5))))
+        model = Net(middle) if rules == "spd-released" else Net(nn.Sequential(nn.AvgPool2d(2), *middle))
+        plan = planned(model, rules)
+        assert plan.applied
+        compare(model, plan)
