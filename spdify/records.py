@@ -200,7 +200,7 @@ class Site(Record):
 
 
 class LeftAlone(Record):
-    """An operator that shrinks or pools but is no site, and why."""
+    """An operator that shrinks or pools but is no site, or what a scaling leaves as it was, and why."""
 
     path: str
     operator: str

@@ -23,10 +23,10 @@ from spdify.graph.carriers import CONVOLUTIONS, DROPOUTS
 from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.propagation import propagate
 from spdify.graph.structure import detached_copy, zero_inputs
-from spdify.records import Layout, Plan, Repeat
+from spdify.records import Layout, LeftAlone, Plan, Repeat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from spdify.graph.sites import Survey
     from spdify.records import Inputs
@@ -36,6 +36,7 @@ LARGEST_FACTOR = 16.0
 IDENTITY_TOLERANCE = 1e-12  # in float64; a silenced branch adds exact zeros
 CANDIDATES = 6  # layers at the end of a block that are tried for silencing
 BATCH = 2
+TOLD = 3  # reasons, and names for each, in the line for people
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,35 @@ def plan_depth(model: nn.Module, inputs: Inputs, factor: float) -> Scaling:
         UsageError: The factor is no such number, or the model has no stage that can be scaled by it.
     """
     check_factor("depth", factor)
-    repeats = []
+    repeats: list[Repeat] = []
+    kept: dict[str, str] = {}
     for path, stage, block_input in _stages(model, inputs):
         before = len(stage)
         after = max(round(before * factor), 1)
-        silenced = _silencing(stage[-1], block_input)
-        if silenced and after != before:
+        if after == before:
+            kept[path] = f"{before} blocks times {factor:g} are as many, rounded"
+            continue
+        silenced, reason = _silencing(stage[-1], block_input)
+        if silenced:
             repeats.append(Repeat(path=path, before=before, after=after, silenced=silenced))
+        else:
+            kept[path] = reason
     if not repeats:
+        reasons = f": {_grouped(kept)}" if kept else ""
+        msg = f"cannot scale the depth of {type(model).__name__} by {factor:g}: no stage gets another number of blocks"
         raise UsageError(
-            f"cannot scale the depth of {type(model).__name__} by {factor:g}: no stage gets another number of blocks",
+            f"{msg}{reasons}",
             hint="Scaled are sequences whose last block is residual and keeps the shape of its input.",
         )
     plan = Plan(
         rulebook=f"depth {factor:g}", fingerprint=fingerprint(model), inputs=inputs, decisions=(),
-        repeats=tuple(repeats),
+        repeats=tuple(repeats), left_alone=_left_alone(model, kept),
     )  # fmt: skip
     numbers = ", ".join(f"{r.path} {r.before} → {r.after}" for r in repeats)
-    return Scaling(plan, all(r.after >= r.before for r in repeats), f"depth {factor:g}: blocks of {numbers}")
+    words = f"depth {factor:g}: blocks of {numbers}"
+    if kept:
+        words += f"; not the others, since {_grouped(kept)}"
+    return Scaling(plan, all(r.after >= r.before for r in repeats), words)
 
 
 def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) -> Scaling:
@@ -116,16 +128,38 @@ def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) 
     found = propagate(survey.flows, survey.facts, {}, {}, widen=wanted)
     wider = len(wanted.keys() - found.stopped.keys())
     if not wider:
-        reasons = "; ".join(dict.fromkeys(found.stopped.values()))
+        reasons = _grouped(found.stopped)
         raise UsageError(f"cannot scale the width of {type(model).__name__} by {factor:g}: {reasons}")
     plan = Plan(
         rulebook=f"width {factor:g}", fingerprint=fingerprint(model), inputs=inputs, decisions=(),
-        adjustments=found.adjustments,
+        adjustments=found.adjustments, left_alone=_left_alone(model, found.stopped),
     )  # fmt: skip
     words = f"width {factor:g}: {wider} of {len(wanted)} dense convolutions {'wider' if factor > 1 else 'narrower'}"
     if found.stopped:
-        words += f"; not the others, since {next(iter(found.stopped.values()))}"
+        words += f"; not the others, since {_grouped(found.stopped)}"
     return Scaling(plan, exact=factor > 1, words=words)
+
+
+def _grouped(reasons: Mapping[str, str]) -> str:
+    """Give the first reasons with the names that they hold for, in one line; the plan has all of them."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name or "the model")
+    told = [f"{reason} ({_listed(whose)})" for reason, whose in list(names.items())[:TOLD]]
+    more = len(names) - len(told)
+    return "; ".join([*told, f"and {more} other reasons"] if more else told)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - TOLD
+    return ", ".join([*names[:TOLD], f"{more} more"] if more > 0 else names)
+
+
+def _left_alone(model: nn.Module, reasons: Mapping[str, str]) -> tuple[LeftAlone, ...]:
+    return tuple(
+        LeftAlone(path=path, operator=type(model.get_submodule(path)).__name__, reason=reason)
+        for path, reason in reasons.items()
+    )
 
 
 def _wider(convolution: Any, factor: float) -> Layout | None:  # noqa: ANN401 - attributes of three classes
@@ -176,17 +210,17 @@ def _is_stage(stage: nn.Sequential | nn.ModuleList) -> bool:
     return holds and (len(stage) == 1 or type(stage[-2]) is type(last))
 
 
-def _silencing(block: nn.Module, x: Tensor) -> tuple[str, ...]:
-    """Give the parameters of one layer that, when zero, make a block pass on what it gets; none where there is none."""
+def _silencing(block: nn.Module, x: Tensor) -> tuple[tuple[str, ...], str]:
+    """Give the parameters of one layer that, when zero, make a block pass on what it gets; else none, and why."""
     if any((isinstance(m, DROPOUTS) and m.p > 0) or getattr(m, "drop_prob", 0) for m in block.modules()):
-        return ()  # a copy would draw random numbers of its own
+        return (), "the last block drops at random, and a copy would draw random numbers of its own"
     with torch.no_grad():
         called = list(_called(record_calls(copy.deepcopy(block), ((x,), {}))))
     for path in list(dict.fromkeys(reversed(called)))[:CANDIDATES]:
         names = tuple(f"{path}.{name}" for name, _ in block.get_submodule(path).named_parameters(recurse=False))
         if _passes_on(block, names, x):
-            return names
-    return ()
+            return names, ""
+    return (), "the last block does not pass on what it gets, whichever of its last layers is zero"
 
 
 def _called(call: SeenCall) -> Iterator[str]:

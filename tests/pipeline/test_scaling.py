@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -79,6 +79,80 @@ def test_a_block_with_statistics_is_silenced_whatever_it_has_learned() -> None:
 def test_factors_that_are_none_are_refused(name: str, factor: float) -> None:
     with pytest.raises(UsageError, match="cannot scale by a"):
         spdify.convert("resnet18", input_size=SIZE, **{name: factor})
+
+
+class Block(nn.Module):
+    """A convolution with its norm: residual or not, with dropout or not."""
+
+    def __init__(self, *, residual: bool = True, drop: float = 0.0) -> None:
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(drop)
+        self.residual = residual
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.drop(self.norm(self.conv(x)))
+        return torch.relu(x + y if self.residual else y)
+
+
+def network(*stages: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+
+
+def stage(**options: Any) -> nn.Module:  # noqa: ANN401 - of the block
+    return nn.Sequential(Block(**options), Block(**options))
+
+
+def test_stages_that_stay_are_named_with_the_reason() -> None:
+    model = network(stage(), stage(residual=False), stage(drop=0.1))
+    conversion = spdify.convert(model, example_input=torch.randn(1, *SIZE), depth_factor=2, rules="spd")
+    assert [len(conversion.model[i]) for i in (2, 3, 4)] == [4, 2, 2]
+    (plan,), (words,) = conversion.earlier_plans, conversion.report.scaling
+    assert [left.path for left in plan.left_alone] == ["3", "4"]
+    assert words.startswith("depth 2: blocks of 2 2 → 4; not the others, since")
+    assert "does not pass on what it gets, whichever of its last layers is zero (3)" in words
+    assert "drops at random, and a copy would draw random numbers of its own (4)" in words
+
+
+def test_blocks_without_residual_are_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match=r"no stage gets another number of blocks: .*does not pass on .*\(2\)"):
+        spdify.convert(network(stage(residual=False)), example_input=torch.randn(1, *SIZE), depth_factor=2)
+
+
+def test_a_number_of_blocks_that_rounds_to_itself_is_the_reason() -> None:
+    with pytest.raises(UsageError, match=r"2 blocks times 1\.1 are as many, rounded \(2\)"):
+        spdify.convert(network(stage()), example_input=torch.randn(1, *SIZE), depth_factor=1.1)
+
+
+def test_blocks_whose_channels_grow_are_refused() -> None:
+    with pytest.raises(UsageError, match="cannot scale the depth of DenseNet by 2"):
+        spdify.convert("densenet121", depth_factor=2, input_size=SIZE)
+
+
+def test_layer_scales_are_silenced() -> None:
+    conversion = spdify.convert("convnext_atto", depth_factor=2, rules="spd", input_size=SIZE)
+    assert outcomes(conversion)["scaled (depth 2): whole model, train"] == "passed"
+
+
+def test_every_layer_that_stays_narrow_is_in_the_plan_with_its_reason() -> None:
+    conversion = spdify.convert("convnext_atto", width_factor=1.25, rules="spd", input_size=SIZE)
+    (plan,), (words,) = conversion.earlier_plans, conversion.report.scaling
+    assert words.startswith("width 1.25: 12 of 28 dense convolutions wider; not the others, since")
+    assert "LayerNorm2d is not known to work on each channel by itself (stem.0)" in words
+    assert "and 13 other reasons; same function" in words
+    assert len(plan.left_alone) == 28 - 12
+    assert all(left.reason and left.operator == "Conv2d" for left in plan.left_alone)
+
+
+def test_a_scaled_bundle_is_scaled_and_converted_again(tmp_path: Path) -> None:
+    first = spdify.convert("resnet18", depth_factor=2, width_factor=1.25, rules="spd-released", input_size=SIZE)
+    first.save(tmp_path / "first", onnx=False)
+    again = spdify.convert(tmp_path / "first", rules="spd", width_factor=1.25)
+    assert outcomes(again)["scaled (width 1.25): whole model, train"] == "passed"
+    assert torch.allclose(output_of(again.model), output_of(first.model), atol=1e-4)
+    again.save(tmp_path / "again", onnx=False)
+    assert torch.equal(output_of(spdify.load(tmp_path / "again")), output_of(again.model))
 
 
 def test_what_cannot_be_scaled_is_refused() -> None:
