@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks.phases import per_axis, space_to_depth, whole_blocks
-from spdify.blocks.spd_conv import CONVOLUTIONS, check_groups, with_margin
+from spdify.blocks.spd_conv import CONVOLUTIONS, check_groups, draw_as_convolution, with_margin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,10 +140,7 @@ class ConvSPD(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias as `torch.nn.Conv2d` does; the reduction takes phase 0 of each channel."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+        draw_as_convolution(self.weight, self.bias)
         if self.reduction_weight is not None:
             with torch.no_grad():
                 self.reduction_weight.copy_(first_phase(self.out_channels, self.groups, self.stride))

@@ -137,6 +137,14 @@ def check_low_padding(padding: Sequence[AxisPadding], scale: Sequence[int]) -> N
         raise ValueError(msg)
 
 
+def draw_as_convolution(weight: Tensor, bias: Tensor | None) -> None:
+    """Draw a weight (out, in, …) and a bias, in place, as `torch.nn.Conv2d` does."""
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+    if bias is not None:
+        bound = 1 / math.sqrt(weight[0].numel())
+        nn.init.uniform_(bias, -bound, bound)
+
+
 class SPDConv(nn.Module):
     """Space-to-depth, then a convolution with stride 1, in one, two or three dimensions.
 
@@ -212,10 +220,7 @@ class SPDConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias as `torch.nn.Conv2d` does."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+        draw_as_convolution(self.weight, self.bias)
 
     @property
     def stride(self) -> tuple[int, ...]:

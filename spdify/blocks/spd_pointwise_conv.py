@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from spdify.blocks.phases import per_axis
-from spdify.blocks.spd_conv import CONVOLUTIONS, AxisPadding, Form, aligned_conv, check_groups, check_low_padding
+from spdify.blocks.spd_conv import (
+    CONVOLUTIONS,
+    AxisPadding,
+    Form,
+    aligned_conv,
+    check_groups,
+    check_low_padding,
+    draw_as_convolution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,10 +108,7 @@ class SPDPointwiseConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the 1×1 convolution as `torch.nn.Conv2d` does; pick `phase` of every channel."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+        draw_as_convolution(self.weight, self.bias)
         with torch.no_grad():
             self.phase_weight.copy_(one_phase(self.phase_weight, self.scale, self.phase))
 

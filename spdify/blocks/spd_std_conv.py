@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks.phases import Phases, per_axis, scatter_taps, split_axis
-from spdify.blocks.spd_conv import Form, check_groups, spd_conv
+from spdify.blocks.spd_conv import Form, check_groups, draw_as_convolution, spd_conv
 from spdify.blocks.spd_pointwise_conv import SPDPointwiseConv, spd_pointwise_conv
 
 if TYPE_CHECKING:
@@ -161,13 +161,10 @@ class SPDStdConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias as `torch.nn.Conv2d` does; gain 1, and nothing beside the standardised weight."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        draw_as_convolution(self.weight, self.bias)
         nn.init.zeros_(self.phase_weight)
         if self.gain is not None:
             nn.init.ones_(self.gain)
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
@@ -185,7 +182,35 @@ class SPDStdConv(nn.Module):
         return f"{text}, same=True" if self.extent else text
 
 
-class SPDStdPointwiseConv(SPDPointwiseConv):
+class Standardised(nn.Module):
+    """What blocks that keep a strided convolution's weight, and standardise it at every run, have beside the others.
+
+    Comes before the block in the list of bases.
+    """
+
+    weight: nn.Parameter
+    gain: nn.Parameter | None
+
+    def add_gain(self, gain_scale: float | None, eps: float) -> None:
+        """Take the constants, and make a gain of 1 per filter where there is a constant beside it."""
+        self.gain_scale, self.eps = gain_scale, eps
+        shape = (self.weight.shape[0], *[1] * (self.weight.dim() - 1))
+        self.register_parameter("gain", nn.Parameter(torch.ones(shape)) if gain_scale is not None else None)
+
+    def reset_parameters(self) -> None:
+        """Draw as the block does; gain 1."""
+        super().reset_parameters()  # type: ignore[misc]  # of the block
+        gain = self._parameters.get("gain")  # the block calls this before there is one
+        if gain is not None:
+            nn.init.ones_(gain)
+
+    def extra_repr(self) -> str:
+        """Give the arguments for `repr`."""
+        text = f"{super().extra_repr()}, eps={self.eps}"
+        return text if self.gain_scale is None else f"{text}, gain_scale={self.gain_scale}"
+
+
+class SPDStdPointwiseConv(Standardised, SPDPointwiseConv):
     """A strided 1×1 convolution with weight standardisation: SPD → depthwise convolution → standardised 1×1.
 
     Args:
@@ -210,8 +235,6 @@ class SPDStdPointwiseConv(SPDPointwiseConv):
         ValueError: Arguments do not fit together, or an input is smaller than the window.
     """
 
-    gain: nn.Parameter | None
-
     def __init__(  # noqa: PLR0913 - a convolution's arguments
         self,
         in_channels: int,
@@ -228,16 +251,7 @@ class SPDStdPointwiseConv(SPDPointwiseConv):
     ) -> None:
         """Make the block; the 1×1 weights are drawn as `torch.nn.Conv2d` draws them."""
         super().__init__(in_channels, out_channels, scale, phase, padding, groups=groups, bias=bias, form=form)
-        self.gain_scale, self.eps = gain_scale, eps
-        shape = (out_channels, *[1] * (len(self.scale) + 1))
-        self.register_parameter("gain", nn.Parameter(torch.ones(shape)) if gain_scale is not None else None)
-
-    def reset_parameters(self) -> None:
-        """Draw the 1×1 convolution as `torch.nn.Conv2d` does; pick `phase` of every channel; gain 1."""
-        super().reset_parameters()
-        gain = self._parameters.get("gain")  # the base class calls this before there is one
-        if gain is not None:
-            nn.init.ones_(gain)
+        self.add_gain(gain_scale, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
@@ -245,8 +259,3 @@ class SPDStdPointwiseConv(SPDPointwiseConv):
             x, self.phase_weight, self.weight, self.bias, self.gain, self.scale, self.padding, self.gain_scale or 1.0,
             self.eps, self.groups, self.form,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        """Give the arguments for `repr`."""
-        text = f"{super().extra_repr()}, eps={self.eps}"
-        return text if self.gain_scale is None else f"{text}, gain_scale={self.gain_scale}"

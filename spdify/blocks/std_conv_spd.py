@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from spdify.blocks.conv_spd import ConvSPD, ConvWindow, conv_spd
-from spdify.blocks.spd_std_conv import EPS, standardised
+from spdify.blocks.spd_std_conv import EPS, Standardised, standardised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,7 @@ def std_conv_spd(  # noqa: PLR0913 - a convolution's arguments
     return conv_spd(x, standardised(weight, gain, gain_scale, eps), bias, reduction_weight, window, groups)
 
 
-class StdConvSPD(ConvSPD):
+class StdConvSPD(Standardised, ConvSPD):
     """`ConvSPD` whose weight is standardised at every run, as that of the strided convolution it stands for.
 
     The weight keeps its layout, so nothing needs to be kept apart as in `SPDStdConv`.
@@ -61,8 +60,6 @@ class StdConvSPD(ConvSPD):
         ValueError: Arguments do not fit together.
     """
 
-    gain: nn.Parameter | None
-
     def __init__(  # noqa: PLR0913 - a convolution's arguments
         self,
         in_channels: int,
@@ -84,16 +81,7 @@ class StdConvSPD(ConvSPD):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups=groups, bias=bias,
             padding_mode=padding_mode, reduce=reduce,
         )  # fmt: skip
-        self.gain_scale, self.eps = gain_scale, eps
-        shape = (out_channels, *[1] * (len(self.stride) + 1))
-        self.register_parameter("gain", nn.Parameter(torch.ones(shape)) if gain_scale is not None else None)
-
-    def reset_parameters(self) -> None:
-        """Draw as `ConvSPD` does; gain 1."""
-        super().reset_parameters()
-        gain = self._parameters.get("gain")  # the base class calls this before there is one
-        if gain is not None:
-            nn.init.ones_(gain)
+        self.add_gain(gain_scale, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, *spatial) to (N, C_out·s₁·s₂…, *out), or to (N, C_out, *out)."""
@@ -101,8 +89,3 @@ class StdConvSPD(ConvSPD):
             x, self.weight, self.bias, self.gain, self.reduction_weight, self.window, self.gain_scale or 1.0, self.eps,
             self.groups,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        """Give the arguments for `repr`."""
-        text = f"{super().extra_repr()}, eps={self.eps}"
-        return text if self.gain_scale is None else f"{text}, gain_scale={self.gain_scale}"

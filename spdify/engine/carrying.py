@@ -9,7 +9,7 @@ import torch
 from spdify.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
 
@@ -100,6 +100,28 @@ def old_channels(x: Tensor, layout: Layout, axis: int = 1) -> Tensor:
     shape[axis] = layout.old
     index = torch.tensor(origins(layout), device=x.device)
     return torch.zeros(shape, dtype=x.dtype, device=x.device).index_add(axis, index, weighed)
+
+
+def after_changes(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Give named tensors of a model as they are after a plan's changes of channels; others are passed on.
+
+    Raises:
+        PlanError: One has another number of entries than the plan is for.
+    """
+    found = dict(tensors)
+    for name, changes in changed_tensors(plan.adjustments).items():
+        for change in changes if name in found else ():
+            found[name] = follow_change(found[name], change)
+    return found
+
+
+def before_changes(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Give named tensors of a converted model as they were before: the way back from `after_changes`."""
+    found = dict(tensors)
+    for name, changes in changed_tensors(plan.adjustments).items():
+        for change in reversed(changes) if name in found else ():
+            found[name] = read_change(found[name], change)
+    return found
 
 
 def changed_tensors(adjustments: Iterable[Adjustment]) -> dict[str, tuple[TensorChange, ...]]:

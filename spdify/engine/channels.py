@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from spdify.engine.binding import make_rewrite
 from spdify.graph.following import activation_after
 from spdify.graph.propagation import propagate
+from spdify.graph.walk import Start
 from spdify.records import Adjustment
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
         The decisions, and what becomes of the modules that the channels reach.
     """
     decisions, activations = _with_activations(survey, decisions)
-    starts = {d.site.path: (d.site, d.leaves) for d in decisions if d.leaves is not None and not d.site.operation}
-    if not starts or survey.facts is None:
+    starts = {d.site.path: Start(d.site.name, d.leaves) for d in decisions if d.leaves is not None}
+    if not starts:
         return decisions, activations
     replaced = {d.site.path: d.site for d in decisions if d.action == "applied" and not d.site.operation}
-    edited = {d.site.path or "the model" for d in decisions if d.action == "applied" and d.site.operation}
+    edited = {d.site.path for d in decisions if d.action == "applied" and d.site.operation}
     found = propagate(survey.flows, survey.facts, starts, replaced, frozenset(edited))
     return [_brought_back(d, found.stopped) for d in decisions], (*activations, *found.adjustments)
 
@@ -42,10 +43,10 @@ def _with_activations(survey: Survey, decisions: Sequence[Decision]) -> tuple[li
     for decision in decisions:
         wanted = _activation_of(decision)
         path = activation_after(survey.flows, decision.site.path) if wanted else None
-        if wanted and (path is None or survey.facts is None or survey.facts.aliases(path)):
+        if wanted and (path is None or survey.facts.aliases(path)):
             reason = 'no activation of its own comes after it (set activation = "keep")'
             decision = decision.model_copy(update={"action": "refused", "claim": None, "reason": reason})  # noqa: PLW2901
-        elif path is not None and survey.facts is not None:
+        elif path is not None:
             kind = type(survey.facts.module(path)).__name__
             adjustments.append(
                 Adjustment(path=path, type_name=kind, role="carrier", block=wanted, sites=(decision.site.name,))
@@ -61,8 +62,13 @@ def _activation_of(decision: Decision) -> str:
 
 
 def exact_part(plan: Plan, survey: Survey) -> Plan:
-    """Give the plan with only those applied decisions that claim to be exact, their channels followed anew."""
+    """Give the plan with only those applied decisions that claim to be exact, their channels followed anew.
+
+    Where all are exact it is the plan itself.
+    """
     exact = [d for d in plan.applied if d.claim is not None and d.claim.value == "exact"]
+    if len(exact) == len(plan.applied):
+        return plan
     decisions, adjustments = carry_channels(survey, exact)
     return plan.model_copy(update={"decisions": tuple(decisions), "adjustments": adjustments})
 

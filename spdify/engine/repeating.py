@@ -26,43 +26,35 @@ def repeat_blocks(model: nn.Module, plan: Plan) -> None:
         stage = _stage(model, repeat)
         for _ in range(repeat.before - repeat.after):
             del stage[-1]
-        last = stage[repeat.before - 1] if repeat.after > repeat.before else None
-        for _ in range(repeat.after - repeat.before if last is not None else 0):
-            copied = detached_copy(last)  # type: ignore[arg-type]  # not None, by the line above
+        for _ in range(repeat.after - repeat.before):
+            copied = detached_copy(stage[repeat.before - 1])
             with torch.no_grad():
                 for name in repeat.silenced:
                     copied.get_parameter(name).zero_()
             stage.append(copied)
 
 
-def repeated_state(state: Mapping[str, Tensor], plan: Plan) -> Mapping[str, Tensor]:
-    """Do the same to a state dict."""
+def repeated_state(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Do the same to a state dict.
+
+    Raises:
+        PlanError: It has nothing of a block that is to be repeated.
+    """
+    repeated = dict(state)
     for repeat in plan.repeats:
-        state = _repeated(state, repeat)
-    return state
-
-
-def _repeated(state: Mapping[str, Tensor], repeat: Repeat) -> dict[str, Tensor]:
-    kept: dict[str, Tensor] = {}
-    last: dict[str, Tensor] = {}
-    own = f"{repeat.path}." if repeat.path else ""
-    for key, tensor in state.items():
-        number, _, rest = key.removeprefix(own).partition(".")
-        block = int(number) if key.startswith(own) and number.isdigit() else -1
-        if block < repeat.after:
-            kept[key] = tensor
-        if block == repeat.before - 1:
-            last[rest] = tensor
-        if block == repeat.before - 1 and last and _is_last(state, key, own, block):
-            for more in range(repeat.before, repeat.after):
-                for name, value in last.items():
-                    kept[f"{own}{more}.{name}"] = torch.zeros_like(value) if name in repeat.silenced else value.clone()
-    return kept
-
-
-def _is_last(state: Mapping[str, Tensor], key: str, own: str, block: int) -> bool:
-    """Whether `key` is the last entry of a block: its copies come right behind, as in the model."""
-    return key == [name for name in state if name.startswith(f"{own}{block}.")][-1]
+        own = f"{repeat.path}." if repeat.path else ""
+        last = f"{own}{repeat.before - 1}."
+        block = {key.removeprefix(last): tensor for key, tensor in state.items() if key.startswith(last)}
+        if not block:
+            msg = f"cannot repeat the blocks of {repeat.path}: expected tensors named {last}…, got none"
+            raise PlanError(msg, hint="The weights must be those of the network that the plan was made for.")
+        gone = tuple(f"{own}{number}." for number in range(repeat.after, repeat.before))
+        repeated = {key: tensor for key, tensor in repeated.items() if not (gone and key.startswith(gone))}
+        for number in range(repeat.before, repeat.after):
+            for name, tensor in block.items():
+                new = torch.zeros_like(tensor) if name in repeat.silenced else tensor.clone()
+                repeated[f"{own}{number}.{name}"] = new
+    return repeated
 
 
 def _stage(model: nn.Module, repeat: Repeat) -> nn.Sequential | nn.ModuleList:

@@ -23,6 +23,7 @@ from spdify.graph.carriers import CONVOLUTIONS, DROPOUTS
 from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.propagation import propagate
 from spdify.graph.structure import detached_copy, zero_inputs
+from spdify.graph.walk import Start
 from spdify.records import Layout, LeftAlone, Plan, Repeat
 
 if TYPE_CHECKING:
@@ -118,14 +119,14 @@ def plan_width(model: nn.Module, survey: Survey, inputs: Inputs, factor: float) 
     """
     check_factor("width", factor)
     wanted = {
-        path: layout
+        path: Start(path, layout, own=True)
         for path, module in model.named_modules()
         if type(module) in CONVOLUTIONS and (layout := _wider(module, factor)) is not None
     }
-    if survey.facts is None or not wanted:
+    if not wanted:
         msg = f"cannot scale the width of {type(model).__name__} by {factor:g}: no dense convolution has others to have"
         raise UsageError(msg, hint=f"Channels become multiples of {MULTIPLE}.")
-    found = propagate(survey.flows, survey.facts, {}, {}, widen=wanted)
+    found = propagate(survey.flows, survey.facts, wanted, {})
     wider = len(wanted.keys() - found.stopped.keys())
     if not wider:
         reasons = _grouped(found.stopped)

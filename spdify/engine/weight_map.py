@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spdify.engine.binding import make_rewrite
-from spdify.engine.carrying import as_it_runs, changed_tensors, follow_change
+from spdify.engine.carrying import after_changes, as_it_runs, changed_tensors
 from spdify.engine.places import block_places, place_of
 from spdify.engine.repeating import repeated_state
 from spdify.errors import PlanError
@@ -60,15 +60,11 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
 
 def _adjusted(state: Mapping[str, Tensor], plan: Plan) -> Mapping[str, Tensor]:
     """Have the tensors follow that a change of channels reaches; `rebuild` does so with buffers that are not saved."""
-    changes = changed_tensors(plan.adjustments)
-    if not changes:
-        return state
-    new = dict(state)
-    for name in changes.keys() & state.keys():
-        for change in changes[name]:
-            new[name] = follow_change(new[name], change)
-        if plan.init == "random" and any(change.change == "read" for change in changes[name]):
-            new[name] = drawn_like(new[name], seed=_seed(name))
+    new = after_changes(state, plan)
+    if plan.init == "random":
+        for name, changes in changed_tensors(plan.adjustments).items():
+            if name in new and any(change.change == "read" for change in changes):
+                new[name] = drawn_like(new[name], seed=_seed(name))
     return new
 
 

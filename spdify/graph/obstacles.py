@@ -58,12 +58,13 @@ class ModuleFacts:
         return (*found, *self._outside(path))
 
     def _outside(self, path: str) -> list[str]:
-        """List which of a module's parameters others hold or read."""
-        found = []
-        for name, parameter in self._modules[path].named_parameters(recurse=False):
+        """List which of a module's parameters others hold, and which of its tensors others read."""
+        module, found = self._modules[path], []
+        for name, parameter in module.named_parameters(recurse=False):
             others = [holder for holder in self._holders[id(parameter)] if holder != f"{path}.{name}"]
             if others:
                 found.append(f"its {name} is shared with {', '.join(others)}")
+        for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             if f"{path}.{name}" in self._reads:
                 found.append(f"its {name} is read from outside the module")
         return found

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spdify.graph.carriers import Step
     from spdify.graph.obstacles import ModuleFacts
     from spdify.graph.trace import Flow
-    from spdify.records import Layout, Site, TensorChange
+    from spdify.records import Site, TensorChange
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,23 @@ class Propagation:
     stopped: dict[str, str] = field(default_factory=dict)
 
 
-def propagate(  # noqa: PLR0913 - the model, and three ways in which a change begins or ends
+def propagate(
     flows: Sequence[Flow],
     facts: ModuleFacts,
-    starts: Mapping[str, tuple[Site, Layout]],
+    starts: Mapping[str, Start],
     replaced: Mapping[str, Site],
     edited: frozenset[str] = frozenset(),
-    *,
-    widen: Mapping[str, Layout] | None = None,
 ) -> Propagation:
     """Follow the channels that leave sites.
 
     Args:
         flows: Of both modes.
         facts: What is known of the modules.
-        widen: By path of a convolution that no block takes the place of, the channels that it is to give.
-        starts: By path of a called module, the site there and the channels that leave its block.
+        starts: By path of a called module, the channels that are to leave it, or its block.
         replaced: By path, the sites of all called modules that blocks take the place of.
-        edited: Paths of the modules (the model itself: `the model`) in whose code blocks take the place of calls.
+        edited: Paths of the modules in whose code blocks take the place of calls.
     """
-    going = {path: Start(site.name, layout) for path, (site, layout) in starts.items()}
-    going |= {path: Start(path, layout, own=True) for path, layout in (widen or {}).items()}
+    going = dict(starts)
     stopped: dict[str, str] = {}
     while going:
         try:

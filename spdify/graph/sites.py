@@ -36,21 +36,21 @@ class Survey:
             census sees (`one_eye`).
         disagreements: What one eye saw and the other did not, in words; empty when they agree.
         census: Census in eval mode at batch 1, with costs.
+        flows: The data flow of each part that was traced, in both modes.
+        facts: What is known of each module.
         one_eye: Paths of the modules whose own code torch.fx cannot follow: what they call is traced on its own, what
             they compute themselves is seen by the census alone.
         eval_only: Why the model does not run in train mode on these inputs; empty where it does.
-        flows: The data flow of each part that was traced, in both modes.
-        facts: What is known of each module.
     """
 
     sites: tuple[Site, ...]
     left_alone: tuple[LeftAlone, ...]
     disagreements: tuple[str, ...]
     census: Census
+    flows: tuple[Flow, ...]
+    facts: ModuleFacts
     one_eye: tuple[str, ...] = ()
     eval_only: str = ""
-    flows: tuple[Flow, ...] = ()
-    facts: ModuleFacts | None = None
 
 
 def survey(model: nn.Module, inputs: Inputs) -> Survey:

@@ -75,7 +75,7 @@ class Trace:
         operations: As in the census.
         unopened: Modules whose own code could not be traced, in part or at all: path to reason.
         followed: Paths of the modules that were traced on their own; the empty one where it is the whole model.
-        reads: Paths of parameters and buffers that the graph reads directly (`get_attr`).
+        reads: Paths of parameters that the graph reads directly (`get_attr`), and of buffers that the code reads.
         flows: The data flow of each piece that was traced whole.
     """
 
@@ -245,6 +245,7 @@ def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", in
         msg = f"cannot run the trace of {path or type(model).__name__}, at {node}: {error}"
         raise TraceError(msg, hint="Check --input-size C,H,W and the model's own requirements.") from error
     reader.trace.operations += reader.slices.operations()
+    reader.trace.reads |= {_full_path(path, name) for name, b in entry.named_buffers() if id(b) in tracer.read}
     reader.trace.followed.add(path)
     reader.trace.flows.append(Flow(path, graph, tracer.root, reader.shapes))
     return reader.trace

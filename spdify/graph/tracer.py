@@ -69,6 +69,15 @@ class SiteTracer(fx.Tracer):
         super().__init__(autowrap_modules=(sys.modules["math"], *spaces), autowrap_functions=functions)
         self._leaves = tuple(kind for kind in modules if kind is not root_type and kind is not nn.Sequential)
         self.last_path = ""
+        #: Tensors that the traced code reads from modules, by id: torch.fx shows parameters as nodes, of a buffer only
+        #: the constants that are computed from it.
+        self.read: set[int] = set()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401 - as fx has it
+        """Note every tensor that is read from a module; leaves are not entered, so theirs are read from outside."""
+        if isinstance(attr_val, Tensor):
+            self.read.add(id(attr_val))
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether to stop at `m`."""

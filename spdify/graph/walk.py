@@ -180,7 +180,9 @@ class Walk:
         """Follow the sizes of a changed tensor: its number of channels must not be read."""
         picks = node.op == "call_function" and node.target is python_operator.getitem
         if node.users and not (picks and not _reads_axis(node.args[1], len(self._shape(of)))):
-            self._stop(f"the code of {self._owner(node)} reads the number of channels", [self._carried[of]])
+            self._stop(
+                f"the code of {self._owner(node) or 'the model'} reads the number of channels", [self._carried[of]]
+            )
 
     def _visit_function(self, node: fx.Node, taken: list[Carried]) -> None:
         target, first = node.target, taken[0]
@@ -216,7 +218,7 @@ class Walk:
         elif _reads_axis(
             node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"), len(self._shape(node.args[0]))
         ):
-            self._stop(f"the code of {self._owner(node)} reads the number of channels", [taken])
+            self._stop(f"the code of {self._owner(node) or 'the model'} reads the number of channels", [taken])
 
     # Functions of one tensor.
 
@@ -411,13 +413,12 @@ class Walk:
 
     def _owner(self, node: fx.Node) -> str:
         stack = node.meta.get("nn_module_stack", {})
-        path = self._flow.full_path(next(reversed(stack.values()))[0] if stack else "")
-        return path or "the model"
+        return self._flow.full_path(next(reversed(stack.values()))[0] if stack else "")
 
     def _describe(self, node: fx.Node) -> str:
         if node.op == "call_module":
             return self._flow.full_path(str(node.target))
-        return f"{functions.name_of(node.target)} in {self._owner(node)}"
+        return f"{functions.name_of(node.target)} in {self._owner(node) or 'the model'}"
 
 
 def _widened(module: nn.Module, path: str, layout: Layout) -> Step:

@@ -90,13 +90,13 @@ def convert(  # noqa: PLR0913 - the options of the command line
     rulebook = with_overrides(load_rules(rules), overrides)
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
-    first, scaled = opened.model, Scaled(opened)
+    first, scaled, cost = opened.model, Scaled(opened), None
     if (width_factor, depth_factor) != (1, 1):
         progress("scaling")
-        whole = choose_level(proof, measure(first, take_census(first, opened.inputs, mode="eval"))) == "model"
+        cost = measure(first, take_census(first, opened.inputs, mode="eval"))
         scaled = scale(
             opened, width=width_factor, depth=depth_factor, make_inputs=_proof_inputs(opened, seed), seed=seed,
-            whole=whole,
+            whole=choose_level(proof, cost) == "model",
         )  # fmt: skip
         _require_proof(opened, scaled.checks)
         opened = scaled.opened
@@ -124,9 +124,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(),
     )
-    if scaled.words:
-        census = take_census(first, opened.inputs, mode="eval")
-        report = report.model_copy(update={"before": measure(first, census), "scaling": scaled.words})
+    if cost is not None:
+        report = report.model_copy(update={"before": cost, "scaling": scaled.words})
     return Conversion(
         model=converted,
         plan=plan,

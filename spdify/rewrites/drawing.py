@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 def drawn_weights(make_block: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
@@ -45,7 +46,6 @@ def drawn_like(weight: Tensor, seed: int) -> Tensor:
     """
     if weight.is_meta:
         return weight
-    generator = torch.Generator().manual_seed(seed)
-    bound = 1 / math.sqrt(max(weight[0].numel(), 1))
-    drawn = torch.rand(weight.shape, generator=generator, dtype=torch.float64) * 2 * bound - bound
+    drawn = torch.empty(weight.shape, dtype=torch.float64, device="cpu")
+    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed))
     return drawn.to(weight)

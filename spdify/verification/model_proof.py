@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from spdify.engine import apply
-from spdify.engine.carrying import changed_tensors, follow_change, read_change
+from spdify.engine.carrying import after_changes, before_changes
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, Plan
 from spdify.verification.carried_proof import without_dropout
@@ -90,24 +90,23 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
     if switched_off:
         remark = "; ".join(filter(None, (remark, f"without dropout at {', '.join(switched_off)}")))
     trial = Trial(reference, apply(source, proved).double(), make_inputs(torch.float64), seed)
-    full, plan = plan, proved
-    compare = _Comparison(trial, plan, remark)
+    compare = _Comparison(trial, proved, remark)
     checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
     checks.append(compare.statistics())
     if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
-    _copy_buffers(reference, trial.converted, plan)
+    _copy_buffers(reference, trial.converted, proved)
     checks.append(compare.outputs("eval"))
-    judged = judge_sites(trial, plan, tolerance=compare.tolerance)
+    judged = judge_sites(trial, proved, tolerance=compare.tolerance)
     if judged[0].outcome != "passed" and compare.ran and compare.look_inside():
         # Nothing was found by what these sites feed, say: inside, they can be seen.
         checks[-1] = compare.outputs("eval")
-        judged = judge_sites(trial, plan, tolerance=compare.tolerance)
+        judged = judge_sites(trial, proved, tolerance=compare.tolerance)
     checks += judged
-    if full.applied and len(approximate.applied) == len(full.applied):
+    if plan.applied and len(approximate.applied) == len(plan.applied):
         checks = [_nothing_exact(check) for check in checks]
-    if proved is not full:
-        trial = replace(trial, converted=apply(reference, full).double())
+    if proved is not plan:
+        trial = replace(trial, converted=apply(reference, plan).double())
     if approximate.applied:
         checks.append(_distance(source, trial))
     return ModelProof(tuple(checks), dict(trial.converted.state_dict()), dict(reference.state_dict()))
@@ -274,7 +273,7 @@ class _Comparison:
         kept = {key: b for key, b in self._trial.reference.named_buffers() if key in theirs}
         if all(torch.equal(b, self._before[key]) for key, b in kept.items()):
             return Check(name=name, outcome="not run", detail="the model keeps no statistics")
-        error = _buffer_error(kept, _as_before(theirs, self._plan))
+        error = _buffer_error(kept, before_changes(theirs, self._plan))
         tolerance, detail = self.tolerance, ""
         if tolerance < error <= STEEP_TOLERANCE and error <= (share := ROUNDING_SHARE * self._rounding(kept)):
             tolerance, detail = share, _steep(share)
@@ -340,27 +339,13 @@ def _deviation(key: str, buffers: Mapping[str, Tensor]) -> float:
     return float(variance.max().sqrt()) if variance is not None else 0.0
 
 
-def _as_before(buffers: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Give buffers as they were before channels reached them."""
-    before = dict(buffers)
-    changes = changed_tensors(plan.adjustments)
-    for name in changes.keys() & before.keys():
-        for change in reversed(changes[name]):
-            before[name] = read_change(before[name], change)
-    return before
-
-
-def _copy_buffers(reference: nn.Module, converted: nn.Module, plan: Plan | None = None) -> None:
-    """Give the converted model the buffers of the reference, grown where channels reach them."""
-    theirs = dict(converted.named_buffers())
-    changes = changed_tensors(plan.adjustments) if plan is not None else {}
+def _copy_buffers(reference: nn.Module, other: nn.Module, plan: Plan | None = None) -> None:
+    """Give another model the buffers of the reference, grown where the channels of a plan reach them."""
+    theirs, buffers = dict(other.named_buffers()), dict(reference.named_buffers())
     with torch.no_grad():
-        for name, buffer in reference.named_buffers():
+        for name, buffer in (after_changes(buffers, plan) if plan is not None else buffers).items():
             if name in theirs:
-                grown = buffer
-                for change in changes.get(name, ()):
-                    grown = follow_change(grown, change)
-                theirs[name].copy_(grown)
+                theirs[name].copy_(buffer)
 
 
 def _distance(source: nn.Module, trial: Trial) -> Check:

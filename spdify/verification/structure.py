@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spdify.engine.carrying import changed_tensors, read_change
+from spdify.engine.carrying import before_changes, changed_tensors
 from spdify.records import Check
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ def untouched_tensors(model: nn.Module, converted: nn.Module, plan: Plan) -> Che
         {key: value for key, value in one.state_dict().items() if not key.startswith(prefixes)}
         for one in (model, converted)
     )
-    changes = changed_tensors(plan.adjustments)
-    for key in changes.keys() & new.keys():
-        for change in reversed(changes[key]):
-            new[key] = read_change(new[key], change)
+    changes, new = changed_tensors(plan.adjustments), before_changes(new, plan)
     if plan.init == "random":  # what reads more channels starts anew
         started = {key for key, found in changes.items() if any(change.change == "read" for change in found)}
         old, new = ({key: value for key, value in one.items() if key not in started} for one in (old, new))

@@ -254,3 +254,19 @@ def test_a_site_that_runs_twice_with_other_channels_is_brought_back() -> None:
     plan = planned(model)
     assert "also runs with as many" in next(d.reason for d in plan.applied if d.site.name == "site")
     compare(model, plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("running_mean", "its running_mean is read from outside"), ("weight", "also runs with as many")],
+)
+def test_tensors_of_a_carrier_that_other_code_reads_stop_it(name: str, reason: str) -> None:
+    class Reads(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y + getattr(self.middle, name).mean() if self.training else y
+
+    model = Reads(nn.BatchNorm2d(16))
+    plan = planned(model)
+    assert reason in next(d.reason for d in plan.applied if d.site.name == "site")
+    compare(model, plan)
