@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -138,19 +139,28 @@ def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> N
         ("limit", "right"),
         ("", "left"),
     )
-    joined: list[Check] = []
-    for kind, title in (("site ", "sites"), ("carried ", "carried channels")):
-        alike = [c for c in checks if c.name.startswith(kind) and c.outcome == "passed"]
-        if alike:
-            worst = max(alike, key=lambda c: c.value or 0)
-            text = f"largest of {len(alike)}, each on its own"
-            table.add_row(title, Text("passed", style="green"), *check_figures(worst), text)
-        joined += alike
+    groups: dict[str, list[Check]] = defaultdict(list)
     for check in checks:
-        if check not in joined:
+        if check.outcome == "passed" and (title := _title_of_many(check.name)):
+            groups[title].append(check)
+    for title, alike in groups.items():
+        worst = max(alike, key=lambda c: c.value or 0)
+        text = f"largest of {len(alike)}, each on its own"
+        table.add_row(_cell(title), Text("passed", style="green"), *check_figures(worst), text)
+    joined = {check.name for alike in groups.values() for check in alike}
+    for check in checks:
+        if check.name not in joined:
             outcome = Text(check.outcome, style=OUTCOME_STYLES[check.outcome])
             table.add_row(_cell(check.name), outcome, *check_figures(check), _cell(check.detail))
     console.print(table)
+
+
+def _title_of_many(name: str) -> str:
+    """Give the row that stands for all checks of single sites, or modules that channels reach; else nothing."""
+    step, separator, what = name.rpartition(": ")
+    titles = {"site": "sites", "carried": "carried channels"}
+    title = titles.get(what.partition(" ")[0], "")
+    return f"{step}{separator}{title}" if title else ""
 
 
 def render_conversion(console: Console, report: Report, record: BundleRecord, folder: Path) -> None:

@@ -208,3 +208,12 @@ def test_a_dry_run_does_not_scale_or_draw(spdify: Spdify, option: tuple[str, str
 
 def test_unknown_initial_weights_are_a_usage_error(spdify: Spdify) -> None:
     assert "cannot start with 'nothing' weights" in spdify("convert", "resnet18", "--init", "nothing", code=2).stderr
+
+
+def test_checks_of_single_modules_are_one_row_per_step(spdify: Spdify) -> None:
+    table = spdify(
+        "convert", "resnet18", *SMALL, "--rules", "spd-released", "--width-factor", "1.25", "--no-onnx", "-o", "out"
+    ).stdout
+    assert sum("carried" in line and "largest of" in line for line in table.splitlines()) == 2
+    assert "carried layer" not in table
+    assert "Scaled first: width 1.25: 20 of 20" in table
