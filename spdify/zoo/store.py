@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from spdify.bundle.locking import LOCK, locked
 from spdify.errors import BundleError, UsageError
 from spdify.zoo.records import OnnxFamilyRecord, RunRecord, SessionRecord, ZooRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from spdify.records import Record
 
-RESULTS, ONNX, SESSIONS, RUN, LOCK = "results.jsonl", "onnx.jsonl", "sessions.jsonl", "run.json", ".lock"
-LOCK_ATTEMPTS = 10
+RESULTS, ONNX, SESSIONS, RUN = "results.jsonl", "onnx.jsonl", "sessions.jsonl", "run.json"
 PART = ".part"  # of a file that is being written
 R = TypeVar("R", ZooRecord, OnnxFamilyRecord, SessionRecord)
 
@@ -32,39 +30,9 @@ class RunFolder:
         """Name the folder; nothing is read or written yet."""
         self.path = path
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process alone.
-
-        Raises:
-            UsageError: Another run holds it, or the system has no such locks.
-            BundleError: The folder cannot be made.
-        """
-        try:
-            import fcntl  # noqa: PLC0415 - not on Windows
-        except ImportError as error:
-            raise UsageError("cannot sweep here: it needs fork and file locks (Linux, macOS)") from error
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError as error:
-            raise BundleError(f"cannot write to {self.path}: {error.strerror}") from error
-        try:
-            for attempt in range(LOCK_ATTEMPTS):
-                try:
-                    # The system lets go of it when the process ends, however it ends, and its workers with it.
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if attempt == LOCK_ATTEMPTS - 1:
-                        raise UsageError(
-                            f"cannot sweep into {self.path}: another run is writing there",
-                            hint="Wait for it to end, or give another folder with -o.",
-                        ) from error
-                time.sleep(0.2)  # workers of a killed run are still ending
-            yield
-        finally:
-            os.close(lock)
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process alone, as `spdify.bundle.locking.locked` does."""
+        return locked(self.path)
 
     def begin(self, run: RunRecord, *, resume: bool) -> None:
         """Start a run, or make sure that the one to be resumed is the same.

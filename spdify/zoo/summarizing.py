@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spdify.errors import BundleError, UsageError
+from spdify.reporting.pictures import bars, stacked_bars, strips
 from spdify.zoo import counting
 from spdify.zoo.pages import page
-from spdify.zoo.pictures import bars, stacked_bars, strips
 from spdify.zoo.records import OUTCOMES, SessionRecord
 from spdify.zoo.store import SESSIONS, RunFolder
 

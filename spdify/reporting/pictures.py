@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 INK, QUIET, LINE, GROUND = "#1f2933", "#52606d", "#d9dee4", "#ffffff"
 COLOURS = {
@@ -18,6 +19,8 @@ COLOURS = {
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
 STEPS = 5  # of an axis of changes
 MARK = 1.5  # width of one, in pixels
+SERIES = {"converted": "#2f7d5b", "original": "#c0572b"}  # told apart by their dashes, too
+DASHES = {"converted": "", "original": "5 3"}
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
@@ -155,3 +158,102 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
                 _text(place(middle) + 5, y + 38, f"median {100 * middle:+.1f} %", colour=QUIET),
             ]
     return _picture(left + room + 50, bottom + 30, title, description, shapes)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: Words for it.
+        kind: Key of its colour and dashes: `converted` or `original`.
+        points: (x, y), in the order of x.
+        spread: Half of the length of each point's error bar, in units of y; empty for none.
+    """
+
+    label: str
+    kind: str
+    points: Sequence[tuple[float, float]]
+    spread: Sequence[float] = ()
+
+
+def line_chart(title: str, description: str, lines: Sequence[Line], *, across: str, up: str) -> str:
+    """Draw lines over a common pair of axes.
+
+    Args:
+        title: Above the chart.
+        description: What it shows, for those who do not see it.
+        lines: At least one point in all.
+        across: Words below the horizontal axis.
+        up: Words above the vertical axis.
+    """
+    left, top, width, height = 60.0, 70.0, 560.0, 260.0
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y + s for line in lines for (_, y), e in _with_spread(line) for s in (-e, e)]
+    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys), max(ys))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        right = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        above = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + width * right, top + height * (1 - above)
+
+    shapes = [_text(left - 40, top - 12, up, colour=QUIET)]
+    for value in y_ticks:
+        _, y = place(x_ticks[0], value)
+        shapes += [
+            f"<path d='M{left:.1f} {y:.1f}h{width:.1f}' stroke='{LINE}'/>",
+            _text(left - 8, y + 4, f"{value:g}", anchor="end", colour=QUIET),
+        ]
+    for value in x_ticks:
+        x, _ = place(value, y_ticks[0])
+        shapes.append(_text(x, top + height + 18, f"{value:g}", anchor="middle", colour=QUIET))
+    shapes.append(_text(left + width / 2, top + height + 38, across, anchor="middle", colour=QUIET))
+    for line in lines:
+        shapes += _line(line, place)
+    shapes += _line_legend(lines, left)
+    return _picture(left + width + 30, top + height + 50, title, description, shapes)
+
+
+def _with_spread(line: Line) -> list[tuple[tuple[float, float], float]]:
+    spread = line.spread or [0.0] * len(line.points)
+    return list(zip(line.points, spread, strict=True))
+
+
+def _line(line: Line, place: Callable[[float, float], tuple[float, float]]) -> list[str]:
+    """Draw one line with its points, and their error bars where it has them."""
+    colour, dashes = SERIES[line.kind], DASHES[line.kind]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
+    shapes = [
+        f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.5' stroke-dasharray='{dashes}'/>"
+    ]
+    for (x, y), spread in _with_spread(line):
+        (at, middle), (_, high), (_, low) = place(x, y), place(x, y + spread), place(x, y - spread)
+        label = f"{line.label}: {y:.4g} at {x:g}" + (f" ± {spread:.2g}" if spread else "")
+        if spread:
+            shapes.append(f"<path d='M{at:.1f} {high:.1f}V{low:.1f}' stroke='{colour}'/>")
+        shapes.append(
+            f"<circle cx='{at:.1f}' cy='{middle:.1f}' r='2.2' fill='{colour}'><title>{escape(label)}</title></circle>"
+        )
+    return shapes
+
+
+def _line_legend(lines: Sequence[Line], x: float) -> list[str]:
+    shapes, seen = [], set()
+    for line in lines:
+        if line.label in seen:
+            continue
+        seen.add(line.label)
+        mark = f"stroke='{SERIES[line.kind]}' stroke-width='2' stroke-dasharray='{DASHES[line.kind]}'"
+        shapes += [f"<path d='M{x:.1f} 40h24' {mark}/>", _text(x + 30, 44, line.label, colour=QUIET)]
+        x += 30 + CHARACTER * len(line.label) + 24
+    return shapes
+
+
+def _ticks(least: float, most: float, *, whole: bool = False) -> list[float]:
+    """Give round numbers around a range: 1, 2 or 5 times a power of ten apart."""
+    room = (most - least) or abs(most) or 1.0
+    step = 10.0 ** math.floor(math.log10(room / STEPS))
+    step *= next(factor for factor in (1, 2, 5, 10) if room / (step * factor) <= STEPS + 1)
+    step = max(step, 1.0) if whole else step
+    first, last = math.floor(least / step), math.ceil(most / step)
+    return [round(step * i, 10) for i in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,52 @@
+"""One writer at a time for a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from spdify.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK = ".lock"
+ATTEMPTS = 10
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; it is made if need be.
+
+    Raises:
+        UsageError: Another run holds it, or the system has no such locks.
+        BundleError: The folder cannot be made.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows
+    except ImportError as error:
+        raise UsageError("cannot write here: it needs file locks (Linux, macOS)") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise BundleError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        for attempt in range(ATTEMPTS):
+            try:
+                # The system lets go of it when the process ends, however it ends, and its workers with it.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise UsageError(
+                        f"cannot write into {folder}: another run is writing there",
+                        hint="Wait for it to end, or give another folder with -o.",
+                    ) from error
+            time.sleep(0.2)  # workers of a killed run are still ending
+        yield
+    finally:
+        os.close(lock)
