@@ -79,5 +79,13 @@ class BundleError(SpdifyError):
     """A bundle that cannot be read or written."""
 
 
+class DataError(SpdifyError):
+    """Images or labels that cannot be found or read, or that do not fit the model."""
+
+
+class TrainingError(SpdifyError):
+    """Training that cannot go on; what was saved before is good."""
+
+
 class ExportError(SpdifyError):
     """A model that cannot be exported."""

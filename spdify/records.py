@@ -365,6 +365,22 @@ class Repeat(Record):
     silenced: tuple[str, ...] = ()
 
 
+class HeadChange(Record):
+    """A classifier with another number of outputs; it starts with random weights and a bias of zero.
+
+    Attributes:
+        path: Of the linear layer or convolution that makes the outputs.
+        before: Number of its outputs.
+        after: Number afterwards.
+        seed: Of the weights.
+    """
+
+    path: str
+    before: int = Field(ge=1, le=MAX_ENTRIES)
+    after: int = Field(ge=1, le=MAX_ENTRIES)
+    seed: int = 0
+
+
 class Plan(Record):
     """Every site with its decision, and the fingerprint of the structure that it was made for.
 
@@ -373,6 +389,8 @@ class Plan(Record):
 
     `init` is `exact`, or `random`: blocks start with weights as a fresh layer draws them, and so does what reads more
     channels than before.
+
+    `heads` are classifiers with another number of outputs; such a plan changes nothing else.
     """
 
     schema_version: Literal[1] = 1
@@ -381,6 +399,7 @@ class Plan(Record):
     fingerprint: str
     inputs: Inputs
     repeats: tuple[Repeat, ...] = ()
+    heads: tuple[HeadChange, ...] = ()
     init: Literal["exact", "random"] = "exact"
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()
@@ -510,8 +529,320 @@ class OnnxRecord(Record):
     checks: tuple[Check, ...] = ()
 
 
+class Recipe(Record):
+    """How a network is trained. Names are timm's where it has one.
+
+    Attributes:
+        name: Of the preset that it began as.
+        epochs: Passes over the training images.
+        batch_size: Images per step, over all processes and accumulated parts.
+        optimizer: As `timm.optim` calls it: `sgd`, `adamw`, `lamb` …
+        lr: Learning rate of the weights that were carried over.
+        momentum: Of the optimizers that have one.
+        weight_decay: Of the weights.
+        decay_all: Whether biases and norms decay as well.
+        new_lr_factor: Learning rate of tensors that the conversion or a new classifier has put in or made larger, as
+            a multiple of `lr`.
+        only_new_epochs: First epochs in which only weights that were not there before change.
+        sched: `cosine`, `step` (times `decay_rate` at each of `milestones`) or `constant`.
+        warmup_epochs: Epochs over which the rate rises from a hundredth.
+        milestones: Shares of the run, from 0 to 1.
+        decay_rate: Factor at each milestone.
+        smoothing: Label smoothing.
+        mixup: Alpha of mixup; 0 for none.
+        cutmix: Alpha of CutMix; 0 for none.
+        crop_padding: Positions of black around an image from which it is cut anew; none for an eighth of its height.
+        hflip: Probability that an image is mirrored; none for one half, or 0 where the data set says that mirror images
+            are of another class.
+        reprob: Probability that a part of an image is erased.
+        aa: timm's policy of automatic augmentation, for example `rand-m9-mstd0.5`; images are then transformed one by
+            one.
+        ema_decay: Decay of averaged weights, which are then those that are measured and saved; 0 for none.
+        clip_grad: Largest norm of all gradients; 0 for no limit.
+    """
+
+    name: str
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    optimizer: str = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_all: bool = False
+    new_lr_factor: float = Field(default=1.0, gt=0)
+    only_new_epochs: int = Field(default=0, ge=0)
+    sched: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    decay_rate: float = Field(default=0.1, gt=0, le=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    crop_padding: int | None = Field(default=None, ge=0)
+    hflip: float | None = Field(default=None, ge=0, le=1)
+    reprob: float = Field(default=0.0, ge=0, le=1)
+    aa: str = ""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    clip_grad: float = Field(default=0.0, ge=0)
+
+
+class Machine(Record):
+    """What to train on, and how.
+
+    Attributes:
+        device: `auto` is a GPU where there is one.
+        amp: Mixed precision.
+        parts: Parts of a process's share of a batch over which gradients are accumulated.
+        channels_last: Memory format of weights and batches.
+        compiled: Whether the training network goes through `torch.compile`.
+        sync_batchnorm: Whether batch norms see the whole batch of all processes (GPUs only).
+        workers: Processes that read image files.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    parts: int = Field(default=1, ge=1)
+    channels_last: bool = False
+    compiled: bool = False
+    sync_batchnorm: bool = False
+    workers: int = Field(default=0, ge=0)
+
+
+class Evaluation(Record):
+    """How well a classifier does on labelled images.
+
+    Attributes:
+        images: Number of images.
+        top1: Share that is put into its class.
+        top5: Share whose class is among the five best (of fewer classes, among all: then 1).
+        loss: Mean cross entropy, in nats.
+        calibration_error: Expected calibration error: mean difference of confidence and accuracy over 15 bins of
+            confidence, weighted by their images (Guo et al. 2017, arXiv:1706.04599).
+    """
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    calibration_error: float
+
+
+class EpochResult(Record):
+    """What one epoch came to.
+
+    Attributes:
+        epoch: From 1.
+        lr: Learning rate of the carried weights at its last step.
+        train_loss: Mean over its steps, as it is minimised.
+        images_per_second: Training images, over all processes.
+        seconds: Of training.
+        validation: On the validation images; None where there are none.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    images_per_second: float
+    seconds: float
+    validation: Evaluation | None = None
+
+
+class DataRecord(Record):
+    """The data set that was trained on.
+
+    Attributes:
+        name: As it was asked for.
+        classes: Names, by label.
+        images: Number of images per split.
+        digest: Of all splits: tells whether they are the same.
+        skipped: Number of files that could not be read and were left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: dict[str, int]
+    digest: str
+    skipped: int = 0
+
+
+class Training(Record):
+    """What became of a network after its conversion: its weights are those after `epoch`.
+
+    Attributes:
+        data: What it was trained on.
+        preprocessing: How images become its inputs.
+        recipe: How.
+        seed: Of data order and augmentation.
+        epoch: From 1; 0 before the first.
+        plans: Number of the bundle's plans that came before it.
+        processes: Number of processes that trained it.
+        averaged: Whether the weights are averaged ones.
+        validation: On the validation images, of which the best epoch was chosen.
+        test: On the test images; None where they were not looked at.
+    """
+
+    data: DataRecord
+    preprocessing: Preprocessing
+    recipe: Recipe
+    seed: int
+    epoch: int
+    plans: int
+    processes: int = 1
+    averaged: bool = False
+    validation: Evaluation | None = None
+    test: Evaluation | None = None
+
+
+class TrainingRun(Record):
+    """What a training run was started with: content of `run.json`.
+
+    Attributes:
+        model: As it was named.
+        data: The data set as it was named, with its full path.
+        data_folder: Where cifar10, cifar100 and tiny-imagenet lie.
+        channels: Channels that images are read with.
+        validation_share: Share of the training images that was held back.
+        skip_corrupt: Whether images that cannot be read are left out.
+        known: What the data set was then.
+        preprocessing: How images become inputs.
+        recipe: How to train.
+        seed: Of everything random.
+        machine: What to train on.
+        processes: Number of processes.
+        onnx: Whether the best network is exported at the end.
+        track: Trackers that are told.
+        versions: Of the packages.
+        command: Command line, if there was one.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str
+    data: str
+    data_folder: str
+    channels: int
+    validation_share: float
+    skip_corrupt: bool
+    known: DataRecord
+    preprocessing: Preprocessing
+    recipe: Recipe
+    seed: int
+    machine: Machine
+    processes: int
+    onnx: bool = True
+    track: tuple[str, ...] = ()
+    versions: dict[str, str]
+    command: str = ""
+
+
+class TrainingResult(Record):
+    """What a finished run came to: content of `result.json`.
+
+    Attributes:
+        model: As it was named.
+        best_epoch: Epoch whose weights are in `best`; from 1.
+        chosen_by: `validation`, or `last epoch` where no images were held back.
+        split: What `evaluation` was measured on: `test`, or `validation` where there are no test images.
+        evaluation: Of the best network.
+        classes: Names, by label.
+        cost: Of the network at batch 1.
+        images_per_second: Training, mean over the epochs.
+        seconds: Of training, all epochs.
+    """
+
+    model: str
+    best_epoch: int
+    chosen_by: Literal["validation", "last epoch"]
+    split: Literal["test", "validation", "train"]
+    evaluation: Evaluation
+    classes: tuple[str, ...]
+    cost: Measure
+    images_per_second: float
+    seconds: float
+
+
+class MeasuredModel(Record):
+    """A model measured on a split of a data set.
+
+    Attributes:
+        model: As it was named.
+        backend: What computed it.
+        data: Name of the data set.
+        split: Which of its splits.
+        preprocessing: How images became inputs.
+        preprocessing_from: Where that is known from, in words.
+        classes: Names, by label.
+        evaluation: The figures.
+        confusion: Images by class (rows) and class found (columns).
+        images_per_second: Of the forward passes alone, after the first batch.
+        notes: What the reader should know.
+    """
+
+    model: str
+    backend: Literal["torch", "onnxruntime"]
+    data: str
+    split: str
+    preprocessing: Preprocessing
+    preprocessing_from: str
+    classes: tuple[str, ...]
+    evaluation: Evaluation
+    confusion: tuple[tuple[int, ...], ...]
+    images_per_second: float | None
+    notes: tuple[str, ...] = ()
+
+
+class FittedPool(Record):
+    """A pool in the form of one convolution, fitted: relative errors of its output, before and after."""
+
+    path: str
+    before: float
+    after: float
+
+
+class Calibration(Record):
+    """A calibration without labels; all errors are relative to the original, on images that were not fitted to.
+
+    Attributes:
+        data: Name of the data set.
+        images: Number of images that were fitted to.
+        held_out: Number of images that errors were measured on.
+        preprocessing: How images became inputs.
+        pools: What was fitted.
+        not_fitted: Approximate sites that were not, and why.
+        norms: Number of batch norms whose statistics were taken anew.
+        before: Error of the network's outputs as it was.
+        after_pools: With the pools fitted.
+        after: With the statistics taken anew as well.
+    """
+
+    data: str
+    images: int
+    held_out: int
+    preprocessing: Preprocessing
+    pools: tuple[FittedPool, ...] = ()
+    not_fitted: dict[str, str] = Field(default_factory=dict)
+    norms: int = 0
+    before: float
+    after_pools: float
+    after: float
+
+
+class StudyRun(Record):
+    """One run of a study: its folder's name, what was trained, and what it came to."""
+
+    folder: str
+    arm: Literal["converted", "original"]
+    size: int
+    seed: int
+    result: TrainingResult
+    history: tuple[EpochResult, ...]
+
+
 class BundleRecord(Record):
-    """Content of `spdify.json`: everything needed to rebuild the converted network except its weights."""
+    """Content of `spdify.json`: everything needed to rebuild the converted network except its weights.
+
+    `plans` lead from the source to the network, in order; none for a network that was trained as it is. `inputs` are
+    examples of what the network takes, where no plan says so.
+    """
 
     schema_version: Literal[1] = 1
     source: Source
@@ -522,3 +853,25 @@ class BundleRecord(Record):
     proof: str
     checks: tuple[Check, ...]
     onnx: OnnxRecord | None = None
+    inputs: Inputs | None = None
+    trainings: tuple[Training, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+
+    @property
+    def example_inputs(self) -> Inputs | None:
+        """Example inputs: of the last training, of the last plan, or its own."""
+        if self.inputs is not None:
+            return self.inputs
+        return self.plans[-1].inputs if self.plans else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes it was last trained on, by label; empty where they are not known."""
+        return self.trainings[-1].data.classes if self.trainings else ()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images become inputs: as in the last training or calibration, else as the source says."""
+        if self.trainings:
+            return self.trainings[-1].preprocessing
+        return self.calibrations[-1].preprocessing if self.calibrations else self.source.preprocessing

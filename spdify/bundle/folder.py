@@ -22,23 +22,24 @@ STAGE = ".spdify."  # begins the names of folders that are there only while a bu
 ANOTHER_FOLDER = "Choose another with -o DIR."
 
 
-def check_output(folder: Path, *, overwrite: bool) -> None:
+def check_output(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> None:
     """Make sure, before any work is done, that a folder can be written.
 
     Args:
         folder: The final place.
         overwrite: Whether a bundle that is there may be replaced; what spdify did not write never is.
+        marker: Name of the file by which a folder of the same kind is known.
 
     Raises:
         BundleError: It holds something, is no folder, or cannot be written.
     """
     try:
-        _check(folder, real_path(folder), overwrite=overwrite)
+        _check(folder, real_path(folder), overwrite=overwrite, marker=marker)
     except OSError as error:
         raise write_error(folder, error) from error
 
 
-def _check(folder: Path, real: Path, *, overwrite: bool) -> None:
+def _check(folder: Path, real: Path, *, overwrite: bool, marker: str) -> None:
     if real.exists() and not real.is_dir():
         raise BundleError(f"cannot write to {folder}: it is not a folder", hint=ANOTHER_FOLDER)
     if real.is_dir() and _content(real):
@@ -46,12 +47,12 @@ def _check(folder: Path, real: Path, *, overwrite: bool) -> None:
             raise BundleError(
                 f"cannot write to {folder}: it is not empty", hint="Choose another with -o DIR, or pass --overwrite."
             )
-        if not (real / PLAN_FILE).is_file():
+        if not (real / marker).is_file():
             raise BundleError(
-                f"cannot replace {folder}: it is not empty, and spdify did not write it (it has no {PLAN_FILE})",
-                hint="--overwrite replaces bundles only. Choose another folder with -o DIR, or empty it yourself.",
+                f"cannot replace {folder}: it is not empty, and spdify did not write it (it has no {marker})",
+                hint="--overwrite replaces only what spdify wrote. Choose another with -o DIR, or empty it yourself.",
             )
-    check_place(folder, real / PLAN_FILE if _stays(real) else real)
+    check_place(folder, real / marker if _stays(real) else real)
 
 
 def _content(folder: Path) -> list[Path]:
@@ -68,7 +69,7 @@ def _stays(folder: Path) -> bool:
 
 
 @contextmanager
-def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> Iterator[Path]:
     """Give an empty folder that takes the name of `folder` when the block ends well, and is removed when it does not.
 
     An interrupt counts as not ending well. What was in `folder` before stays until the new one is complete. The stage
@@ -77,6 +78,7 @@ def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     Args:
         folder: The final place; of a link, what it points to.
         overwrite: Whether a bundle that is there may be replaced.
+        marker: Name of the file by which a folder of the same kind is known.
 
     Yields:
         The folder to write to.
@@ -84,7 +86,7 @@ def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         BundleError: The place cannot be written, something came there meanwhile, or the disk is full.
     """
-    check_output(folder, overwrite=overwrite)
+    check_output(folder, overwrite=overwrite, marker=marker)
     try:
         real = real_path(folder)
         with parents_of(real):
@@ -94,7 +96,7 @@ def staged_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
                 yield stage
                 _open_up(stage)
                 # Once more: another process may have finished first.
-                _check(folder, real, overwrite=overwrite)
+                _check(folder, real, overwrite=overwrite, marker=marker)
                 _put_in_place(stage, real)
             finally:
                 shutil.rmtree(stage, ignore_errors=True)

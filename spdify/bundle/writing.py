@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from spdify.records import BundleRecord, Report, Source
+    from spdify.records import BundleRecord, Report
 
 
 def write_bundle(
@@ -37,7 +37,7 @@ def write_bundle(
         BundleError: The state dict holds something that is no tensor.
     """
     texts = {
-        CONFIG_FILE: json.dumps(timm_config(record.source), indent=2) + "\n",
+        CONFIG_FILE: json.dumps(timm_config(record), indent=2) + "\n",
         PLAN_FILE: record.model_dump_json(indent=2) + "\n",
         REPORT_FILE: report.model_dump_json(indent=2) + "\n",
         "report.md": report_text,
@@ -71,14 +71,18 @@ def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
     save_file(tensors, file, metadata=metadata)
 
 
-def timm_config(source: Source) -> dict[str, Any]:
+def timm_config(record: BundleRecord) -> dict[str, Any]:
     """Give `config.json` with timm's keys; `pretrained_cfg` holds the preprocessing where it is known."""
+    source, classes = record.source, record.classes
+    count = len(classes) or source.num_classes
     config: dict[str, Any] = {
         "architecture": source.name,
-        "num_classes": source.num_classes,
+        "num_classes": count,
         "library_name": "spdify",
         "model_args": dict(source.kwargs),
     }
-    if source.preprocessing is not None:
-        config["pretrained_cfg"] = source.preprocessing.model_dump(mode="json") | {"num_classes": source.num_classes}
+    if classes:
+        config["label_names"] = list(classes)
+    if record.preprocessing is not None:
+        config["pretrained_cfg"] = record.preprocessing.model_dump(mode="json") | {"num_classes": count}
     return config

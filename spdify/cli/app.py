@@ -13,7 +13,9 @@ from spdify import __version__
 from spdify.cli import options as o
 from spdify.cli.boundary import SpdifyGroup
 from spdify.cli.convert import convert
+from spdify.cli.finetune import finetune
 from spdify.cli.look import inspect, report
+from spdify.cli.measure import calibrate, evaluate
 from spdify.cli.rules import rules_app
 from spdify.cli.terminal import print_json
 from spdify.cli.zoo import zoo_app
@@ -30,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(convert)
+app.command()(finetune)
+app.command()(evaluate)
+app.command()(calibrate)
 app.command()(inspect)
 app.command()(report)
 app.add_typer(rules_app, name="rules")

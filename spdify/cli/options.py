@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -96,6 +96,53 @@ Set = Annotated[
         help="Change a rule's parameter (book/rule for that of one rulebook); repeat for more.",
     ),
 ]
+IMAGES, MACHINE = "Images", "Machine"
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|imagefolder:PATH",
+        help="cifar10, cifar100, tiny-imagenet, digits (comes with spdify), or a folder: PATH/train/CLASS/*.png with "
+        "val and test alike, or PATH/CLASS/*.png.",
+        rich_help_panel=IMAGES,
+    ),
+]
+DataDir = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Where cifar10, cifar100 or tiny-imagenet lies.", rich_help_panel=IMAGES),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch cifar10 or cifar100 if it is not there.", rich_help_panel=IMAGES)
+]
+ValidationShare = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the training images held back where there is no validation split; 0 for none.",
+        rich_help_panel=IMAGES,
+    ),
+]
+SkipCorrupt = Annotated[
+    bool,
+    typer.Option("--skip-corrupt", help="Leave out and count images that cannot be read.", rich_help_panel=IMAGES),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Mean of images from 0 to 1 (default: known from training, else the data's).",
+        rich_help_panel=IMAGES,
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation, likewise.", rich_help_panel=IMAGES)]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="A GPU where there is one, or as named.", rich_help_panel=MACHINE)
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers", "-j", metavar="N", min=0, help="Processes that read image files.", rich_help_panel=MACHINE
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
 Quiet = Annotated[
     bool,
@@ -137,3 +184,19 @@ def build_arguments(
         seed=seed,
         reparameterize=reparameterize,
     )
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Read numbers with commas between them.
+
+    Raises:
+        UsageError: They are none.
+    """
+    from spdify.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read {option} {text!r}: expected numbers, for example 0.49,0.48,0.45") from None

@@ -15,11 +15,22 @@ from spdify.reporting.figures import change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
 
-    from spdify.records import BundleRecord, Check, LeftAlone, Report
+    from spdify.records import (
+        BundleRecord,
+        Calibration,
+        Check,
+        Evaluation,
+        LeftAlone,
+        MeasuredModel,
+        Report,
+        StudyRun,
+        TrainingResult,
+    )
     from spdify.reporting import Inspection
 
 OUTCOME_STYLES = {"passed": "green", "failed": "bold red", "measured": "cyan", "not run": "yellow"}
@@ -173,3 +184,111 @@ def render_conversion(console: Console, report: Report, record: BundleRecord, fo
         console.print(Text(f"ONNX: {record.onnx.note}", style="yellow"))
     seconds = f" in {report.seconds:.0f} s (without writing)" if report.seconds is not None else ""
     console.print(Text.assemble("Written to ", (str(folder), "bold"), f"{seconds}."), soft_wrap=True)
+
+
+def render_training(console: Console, result: TrainingResult, folder: Path) -> None:
+    """Show what a training came to."""
+    found = result.evaluation
+    chosen = "best on the validation images" if result.chosen_by == "validation" else "the last one"
+    console.print(Text.assemble((printable(result.model), "bold"), f", epoch {result.best_epoch} ({chosen}):"))
+    console.print(_evaluation_words(found, result.split), markup=False)
+    if result.split != "test":
+        console.print(f"There are no test images; the {result.split} images have served the training.", style="yellow")
+    console.print(
+        f"{quantity(result.cost.params)} parameters, {quantity(result.cost.macs)} MACs; trained for "
+        f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s.",
+        markup=False,
+    )
+    console.print(f"{folder}: best, last (bundles), results.csv, curves.svg", markup=False)
+
+
+def _evaluation_words(found: Evaluation, split: str) -> str:
+    return (
+        f"{found.images:,} {split} images: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.4f} nats, "
+        f"calibration error {found.calibration_error:.4f}"
+    )
+
+
+def render_study(console: Console, runs: Sequence[StudyRun], folder: Path) -> None:
+    """Show every run of a study, and what was concluded."""
+    table = _table(("network", "left"), ("size", "right"), ("seed", "right"), ("top-1", "right"), ("images/s", "right"))
+    for run in runs:
+        found = run.result.evaluation
+        speed = f"{run.result.images_per_second:.0f}"
+        table.add_row(*map(_cell, (run.arm, str(run.size), str(run.seed), f"{found.top1:.2%}", speed)))
+    console.print(table)
+    for line in (folder / "report.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("- "):
+            console.print(line[2:], markup=False)
+    console.print(f"{folder}: report.md, results.csv, curves, runs", markup=False)
+
+
+MOST_CLASSES = 20  # of a confusion matrix that is shown whole
+WORST = 10  # pairs of classes that are shown otherwise
+
+
+def render_measured(console: Console, found: MeasuredModel) -> None:
+    """Show how well a model does, and what it takes for what."""
+    console.print(Text.assemble((printable(found.model), "bold"), f" ({found.backend}) on {printable(found.data)}"))
+    console.print(_evaluation_words(found.evaluation, found.split), markup=False)
+    how = found.preprocessing
+    numbers = [", ".join(f"{value:g}" for value in values) for values in (how.mean, how.std)]
+    size = "×".join(map(str, how.input_size))
+    console.print(
+        f"inputs {size}, mean {numbers[0]}, deviation {numbers[1]} ({found.preprocessing_from}); "
+        + (f"{found.images_per_second:.0f} images/s" if found.images_per_second else "speed: too few images to say"),
+        markup=False,
+    )
+    for note in found.notes:
+        console.print(note, style="yellow", markup=False)
+    if len(found.classes) <= MOST_CLASSES:
+        _confusion(console, found)
+    else:
+        _confused_pairs(console, found)
+
+
+def _confusion(console: Console, found: MeasuredModel) -> None:
+    columns = [(str(i), "right") for i in range(len(found.classes))]
+    table = _table(
+        ("class", "left"), ("", "right"), *columns, ("right", "right"), title="Confusion: rows are the classes"
+    )
+    for i, (name, row) in enumerate(zip(found.classes, found.confusion, strict=True)):
+        share = f"{row[i] / sum(row):.1%}" if sum(row) else ""
+        cells = [_cell(str(n) if n else "·", "green" if i == j and n else "") for j, n in enumerate(row)]
+        table.add_row(_cell(name), _cell(str(i)), *cells, _cell(share))
+    console.print(table)
+
+
+def _confused_pairs(console: Console, found: MeasuredModel) -> None:
+    pairs = [
+        (count, found.classes[i], found.classes[j])
+        for i, row in enumerate(found.confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    table = _table(("class", "left"), ("taken for", "left"), ("images", "right"), title="Most often confused")
+    for count, name, other in sorted(pairs, key=lambda pair: -pair[0])[:WORST]:
+        table.add_row(_cell(name), _cell(other), _cell(str(count)))
+    console.print(table)
+
+
+def render_calibration(console: Console, found: Calibration, folder: Path) -> None:
+    """Show the errors before and after a calibration."""
+    if found.pools:
+        table = _table(("pool", "left"), ("error before", "right"), ("after", "right"))
+        for pool in found.pools:
+            table.add_row(_cell(pool.path), _cell(f"{pool.before:.3g}"), _cell(f"{pool.after:.3g}"))
+        console.print(table)
+    for site, reason in found.not_fitted.items():
+        console.print(f"not fitted: {printable(site)}: {printable(reason)}", style="yellow", markup=False)
+    console.print(
+        f"outputs: error {found.before:.3g} before, {found.after_pools:.3g} with {len(found.pools)} pools fitted, "
+        f"{found.after:.3g} with the statistics of {found.norms} batch norms taken anew",
+        markup=False,
+    )
+    console.print(
+        f"Errors are relative to the original (root of summed squares), on {found.held_out:,} images held out of "
+        f"{found.images + found.held_out:,}.",
+        markup=False,
+    )
+    console.print(str(folder), markup=False)

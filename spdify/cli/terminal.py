@@ -6,15 +6,21 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.status import Status
+
+    from spdify.pipeline.progress import Progress
+    from spdify.records import EpochResult
 
 PLAIN_WIDTH = 160  # columns where there is no terminal: rows stay whole in logs and pipes
 
@@ -87,3 +93,62 @@ def steps() -> Iterator[Callable[[str], None]]:
         else:
             with console.status("starting") as status:
                 yield status.update
+
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextmanager
+def training_progress() -> Iterator[Progress]:
+    """Give what is told how a training goes: a status on a terminal, else a line per epoch and one per 30 seconds.
+
+    Whatever is printed meanwhile goes to stderr: stdout is for results. In a run of several processes, only the first
+    one speaks.
+    """
+    from spdify.pipeline.progress import Progress
+
+    console = error_console()
+    silent = SETTINGS.quiet or os.environ.get("RANK", "0") != "0"
+    with redirect_stdout(sys.stderr), ExitStack() as stack:
+        status: Status | None = None
+        if not silent and console.is_terminal:
+            status = stack.enter_context(console.status("loading PyTorch"))
+        teller = _Teller(console, status, silent=silent)
+        yield Progress(step=teller.step, batch=teller.batch, epoch=teller.epoch, note=teller.note)
+
+
+class _Teller:
+    """Writes progress to a console."""
+
+    def __init__(self, console: Console, status: Status | None, *, silent: bool) -> None:
+        self._console, self._status, self._silent = console, status, silent
+        self._began = self._last = time.monotonic()
+
+    def step(self, words: str) -> None:
+        if self._status is not None:
+            self._status.update(escape(words))
+        elif SETTINGS.verbose:
+            self._line(words)
+
+    def batch(self, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
+        words = f"epoch {epoch} of {epochs}, step {step} of {steps}, loss {loss:.4f}"
+        if self._status is not None:
+            self._status.update(words)
+        elif time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
+            self._line(words)
+
+    def epoch(self, result: EpochResult, epochs: int) -> None:
+        found = result.validation
+        measured = f", validation top-1 {found.top1:.2%}, loss {found.loss:.4f}" if found else ""
+        self._line(
+            f"epoch {result.epoch} of {epochs}: loss {result.train_loss:.4f}{measured}, "
+            f"{result.images_per_second:.0f} images/s"
+        )
+
+    def note(self, words: str) -> None:
+        self._line(f"note: {words}")
+
+    def _line(self, words: str) -> None:
+        self._last = time.monotonic()
+        if not self._silent:
+            self._console.print(printable(f"{self._last - self._began:6.1f} s  {words}"), markup=False, soft_wrap=True)

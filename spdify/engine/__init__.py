@@ -3,6 +3,7 @@
 from spdify.engine.applying import apply, check_fingerprint, rebuild
 from spdify.engine.binding import bind, make_rewrite
 from spdify.engine.channels import exact_part
+from spdify.engine.classifiers import plan_classifier
 from spdify.engine.fitting import plan_model
 from spdify.engine.planning import make_plan
 from spdify.engine.weight_map import map_weights
@@ -15,6 +16,7 @@ __all__ = [
     "make_plan",
     "make_rewrite",
     "map_weights",
+    "plan_classifier",
     "plan_model",
     "rebuild",
 ]

@@ -11,6 +11,7 @@ from torch import nn
 from spdify.engine.adjusting import adjust_modules
 from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors
+from spdify.engine.classifiers import replace_heads
 from spdify.engine.guards import guard_classifier, guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.repeating import repeat_blocks
@@ -55,6 +56,9 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         # A tensor that the rewrite passed on as it was still belongs to the original.
         block.load_state_dict({name: t.detach().clone() for name, t in own.items()}, assign=True)
         _freeze(block, model, path)
+    for head in plan.heads:
+        own = {name: weights[f"{head.path}.{name}"] for name in converted.get_submodule(head.path).state_dict()}
+        converted.get_submodule(head.path).load_state_dict(own, assign=True)
     if plan.init == "random":  # else adjusted tensors have followed where they are
         _load(converted, weights, changed_tensors(plan.adjustments))
     return converted
@@ -85,6 +89,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
         PlanError: A site is not in the model.
     """
     repeat_blocks(model, plan)
+    replace_heads(model, plan)
     places = block_places(plan)
     edits: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for decision in (as_it_runs(applied, plan) for applied in plan.applied):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import after_changes, as_it_runs, changed_tensors
+from spdify.engine.classifiers import head_state
 from spdify.engine.places import block_places, place_of
 from spdify.engine.repeating import repeated_state
 from spdify.errors import PlanError
@@ -40,7 +41,7 @@ def map_weights(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         PlanError: The state dict lacks a site's tensors, or has them in another shape.
     """
     places = block_places(plan)
-    state = _adjusted(repeated_state(state, plan), plan)
+    state = head_state(_adjusted(repeated_state(state, plan), plan), plan)
     waiting: dict[str, dict[str, Tensor]] = {}
     for decision in (as_it_runs(applied, plan) for applied in plan.applied):
         for path in places.get(decision.site.block_path, ()):

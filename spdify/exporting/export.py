@@ -116,6 +116,7 @@ class _Export:
         # First, while the program is as translated.
         twin = self._perturbed_check(exported, perturbed)
         optimise(exported.program)
+        exported.program.model.metadata_props.update(self.options.metadata)
         path = files.write(exported.program.model, self.folder)
         comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
         checks = (exported.check, files.check_file(path), *comparisons)

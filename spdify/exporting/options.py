@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from spdify.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # PyTorch's translations start at opset 18 (a lower request is met with opset 18 and a log line); beyond 25 it has no
 # adapters of its own and goes through the converter of the onnx package.
@@ -26,6 +30,7 @@ class OnnxOptions:
             channels swapped, gave 1.5e-2 to 4.6e-2 (on perturbed weights; on fresh ones, nothing). 1e-4 leaves room for
             deeper networks; the price is that one wrong filter of 64 in an early layer, 9.9e-5, just passes.
         seed: Seed of the example inputs.
+        metadata: Texts by key that the file carries (`metadata_props`), for example how images become its inputs.
 
     Raises:
         UsageError: The opset is one that cannot be written, or the tolerance is not a positive number.
@@ -34,6 +39,7 @@ class OnnxOptions:
     opset: int = 20
     tolerance: float = 1e-4
     seed: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""

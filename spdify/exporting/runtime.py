@@ -52,6 +52,16 @@ class OnnxModel:
         options.log_severity_level = _FATAL_ONLY  # What goes wrong is raised as well.
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    @property
+    def input_shapes(self) -> list[list[int | str]]:
+        """Shape of each input; an axis that is open has a name."""
+        return [list(value.shape) for value in self._session.get_inputs()]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Texts that the file carries."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
     def __call__(self, example: Example) -> list[Array]:
         """Give all outputs, in order.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spdify.bundle import staged_folder, write_bundle
 from spdify.errors import CheckFailedError
-from spdify.exporting import UNVERIFIED, OnnxOptions, export_onnx
-from spdify.records import BundleRecord, OnnxRecord, Plan, Report, Source
+from spdify.exporting import UNVERIFIED, OnnxOptions, describe, export_onnx
+from spdify.records import BundleRecord, Calibration, OnnxRecord, Plan, Report, Source, Training
 from spdify.reporting import report_markdown
 from spdify.sources import example_inputs
 
@@ -37,6 +37,8 @@ class Conversion:
         command: Command line that asked for it, if one did.
         original: The model before.
         earlier_plans: Plans that led from the source to the original.
+        trainings: What the original was trained on since it was built.
+        calibrations: How it was calibrated since.
         perturbed: Random weights of the converted network, for comparing exported forms.
     """
 
@@ -49,6 +51,8 @@ class Conversion:
     original: nn.Module
     command: str = ""
     earlier_plans: tuple[Plan, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
     perturbed: dict[str, Tensor] = field(default_factory=dict)
 
     def save(
@@ -94,10 +98,12 @@ class Conversion:
             plans=(*self.earlier_plans, self.plan),
             seed=self.seed,
             command=self.command,
-            versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            versions=versions(),
             proof=self.report.proof,
             checks=self.checks,
             onnx=onnx,
+            trainings=self.trainings,
+            calibrations=self.calibrations,
         )
 
     def _export(self, folder: Path, options: OnnxOptions | None) -> OnnxRecord:
@@ -107,8 +113,18 @@ class Conversion:
             make_inputs=lambda batch: example_inputs(self.plan.inputs, batch=batch, seed=self.seed),
             original=self.original,
             perturbed=self.perturbed or None,
-            options=options or OnnxOptions(seed=self.seed),
+            options=replace(options or OnnxOptions(seed=self.seed), metadata=self._described()),
         )
+
+    def _described(self) -> dict[str, str]:
+        """Say in the file how images become inputs, where that is known."""
+        record = self.record()
+        return describe(record.preprocessing, record.classes)
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the packages that a result may depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:

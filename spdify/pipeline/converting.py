@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from spdify.engine import apply, plan_model
@@ -79,35 +80,72 @@ def convert(  # noqa: PLR0913 - the options of the command line
         CheckFailedError: A claim does not hold.
         SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
     """
-    if proof not in PROOF_LEVELS:
-        raise UsageError(
-            f"cannot prove at level {proof!r}: there is none", hint=f"Expected one of {', '.join(PROOF_LEVELS)}."
-        )
-    if init not in INITS:
-        raise UsageError(f"cannot start with {init!r} weights", hint=f"Expected one of {', '.join(INITS)}.")
-    started = time.monotonic()
-    seed = build.get("seed", 0)
-    rulebook = with_overrides(load_rules(rules), overrides)
+    settings = Settings(rules, tuple(overrides), proof, init, width_factor, depth_factor, strict, build.get("seed", 0))
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
+    return convert_opened(opened, settings, command=command, progress=progress)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to convert, as `convert` takes it.
+
+    Raises:
+        UsageError: There is no such proof level or initialisation.
+    """
+
+    rules: str | Sequence[str] = "spd"
+    overrides: tuple[str, ...] = ()
+    proof: str = "auto"
+    init: str = "exact"
+    width_factor: float = 1.0
+    depth_factor: float = 1.0
+    strict: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what can only fail later."""
+        if self.proof not in PROOF_LEVELS:
+            raise UsageError(
+                f"cannot prove at level {self.proof!r}: there is none",
+                hint=f"Expected one of {', '.join(PROOF_LEVELS)}.",
+            )
+        if self.init not in INITS:
+            raise UsageError(f"cannot start with {self.init!r} weights", hint=f"Expected one of {', '.join(INITS)}.")
+
+
+def convert_opened(
+    opened: Opened, settings: Settings, *, command: str = "", progress: Callable[[str], None] = lambda _: None
+) -> Conversion:
+    """Convert a model that is there already, and prove what the rewrites claim; `convert` says what is raised.
+
+    Args:
+        opened: The model, with what led to it; not changed.
+        settings: How.
+        command: Command line to record.
+        progress: Told, in words, what is being done.
+    """
+    started = time.monotonic()
+    seed = settings.seed
+    rulebook = with_overrides(load_rules(settings.rules), settings.overrides)
     first, scaled, cost = opened.model, Scaled(opened), None
-    if (width_factor, depth_factor) != (1, 1):
+    if (settings.width_factor, settings.depth_factor) != (1, 1):
         progress("scaling")
         cost = measure(first, take_census(first, opened.inputs, mode="eval"))
         scaled = scale(
-            opened, width=width_factor, depth=depth_factor, make_inputs=_proof_inputs(opened, seed), seed=seed,
-            whole=choose_level(proof, cost) == "model",
+            opened, width=settings.width_factor, depth=settings.depth_factor, seed=seed,
+            make_inputs=_proof_inputs(opened, seed), whole=choose_level(settings.proof, cost) == "model",
         )  # fmt: skip
         _require_proof(opened, scaled.checks)
         opened = scaled.opened
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
-    start: Literal["exact", "random"] = "random" if init == "random" else "exact"
+    start: Literal["exact", "random"] = "random" if settings.init == "random" else "exact"
     plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs, init=start)
-    _require_work(opened, plan, strict=strict)
+    _require_work(opened, plan, strict=settings.strict)
     progress(f"rewriting {len(plan.applied)} sites")
     converted = apply(opened.model, plan).eval()
-    level = choose_level(proof, measure(opened.model, before.census))
+    level = choose_level(settings.proof, measure(opened.model, before.census))
     progress(f"proving (level {level})")
     result = prove(opened.model, converted, plan, before, _proof_inputs(opened, seed), level=level, seed=seed)
     _require_proof(opened, result.checks)
@@ -136,6 +174,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
         original=opened.model,
         command="\n".join(filter(None, (opened.command, command))),
         earlier_plans=opened.plans,
+        trainings=opened.record.trainings if opened.record else (),
+        calibrations=opened.record.calibrations if opened.record else (),
         perturbed=_in_dtypes_of(converted, result.state),
     )
 

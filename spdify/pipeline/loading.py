@@ -46,8 +46,17 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str | to
     return network.to(device).eval()
 
 
-def build_converted(record: BundleRecord, model: nn.Module | None, folder: Path) -> nn.Module:
-    """Give the converted structure, weights not yet loaded: the original, then each plan in turn."""
+def build_converted(
+    record: BundleRecord, model: nn.Module | None, folder: Path, *, plans: int | None = None
+) -> nn.Module:
+    """Give the converted structure, weights not yet loaded: the original, then each plan in turn.
+
+    Args:
+        record: Of the bundle.
+        model: The original, where it is code of the caller's own.
+        folder: For messages.
+        plans: How many of the plans; all by default.
+    """
     if model is not None:
         network = copy.deepcopy(model)
         if record.source.reparameterized:
@@ -59,7 +68,7 @@ def build_converted(record: BundleRecord, model: nn.Module | None, folder: Path)
             f"cannot build {record.source.spec} for {folder}: it is code of your own, which a bundle does not hold",
             hint="Hand it over: spdify.load(folder, model=factory()), or --code path/to/file.py:factory.",
         )
-    for plan in record.plans:
+    for plan in record.plans[:plans]:
         try:
             check_fingerprint(network, plan)
         except PlanError as error:

@@ -35,6 +35,7 @@ class Opened:
         inputs: Example inputs at batch 1.
         plans: Plans that were applied to it before (a bundle's).
         command: Command lines that led to it, one per line (a bundle's).
+        record: Of a bundle, what it says; None for anything else.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Opened:
     inputs: Inputs
     plans: tuple[Plan, ...] = ()
     command: str = ""
+    record: BundleRecord | None = None
 
 
 def open_model(
@@ -134,14 +136,14 @@ def _open_bundle(folder: Path, options: BuildOptions, inputs: Inputs | None, cod
             "--reparameterize, or name the original.",
         )
     record = read_record(folder)
-    if not record.plans:
+    if record.example_inputs is None:
         raise BundleError(f"cannot open {folder}: its spdify.json has no plan", hint="Convert the model again.")
-    model = load(folder, model=None if code is None else _build_original(code, record))
-    known = inputs or _inputs(folder, record.plans[-1].inputs, options.input_size)
-    return Opened(model, record.source, known, record.plans, record.command)
+    model = load(folder, model=None if code is None else build_original(code, record))
+    known = inputs or _inputs(folder, record.example_inputs, options.input_size)
+    return Opened(model, record.source, known, record.plans, record.command, record)
 
 
-def _build_original(code: str, record: BundleRecord) -> nn.Module:
+def build_original(code: str, record: BundleRecord) -> nn.Module:
     """Build the network that a bundle was made from, with the arguments that its factory had then."""
     kwargs = record.source.kwargs if record.source.kind == "code" else {}
     # What goes in is known from the plan; the size only keeps the factory's model from being asked for one.

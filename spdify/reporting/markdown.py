@@ -30,7 +30,7 @@ LEGEND = (
 MAX_OVERLAPS = 3  # sites that are named; all are in the JSON
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> list[str]:
     """Give a Markdown table; columns from `numbers_from` on are aligned right."""
     marks = ["---" if i < numbers_from else "---:" for i in range(len(head))]
     cells = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in rows]
@@ -54,7 +54,7 @@ def report_markdown(report: Report) -> str:
     lines = [f"# {report.model}, {report.rulebook}", "", headline(report), ""]
     lines += [*(f"Scaled first: {words}." for words in report.scaling), ""] if report.scaling else []
     lines += ["## Totals", ""]
-    lines += _table(["", "before", "after", "change"], total_rows(report), numbers_from=1)
+    lines += table(["", "before", "after", "change"], total_rows(report), numbers_from=1)
     lines += [
         "",
         "One forward pass at batch 1; 1 MAC = 2 FLOPs, counted as `torch.utils.flop_counter` does (convolutions,",
@@ -64,17 +64,17 @@ def report_markdown(report: Report) -> str:
     if report.decisions:
         lines += ["", "## Sites", "", *_sites(report)]
     if channels := channel_rows(report):
-        lines += ["", "## Channels", "", *_table(CHANNEL_COLUMNS, channels, numbers_from=4)]
+        lines += ["", "## Channels", "", *table(CHANNEL_COLUMNS, channels, numbers_from=4)]
     if report.adjustments:
-        lines += ["", "Modules that follow:", "", *_table(MODULE_COLUMNS, module_rows(report), numbers_from=3)]
+        lines += ["", "Modules that follow:", "", *table(MODULE_COLUMNS, module_rows(report), numbers_from=3)]
     if report.left_alone:
         lines += ["", "## Left alone", ""]
         rows = [(x.path, x.operator, x.reason) for x in report.left_alone]
-        lines += _table(["path", "operator", "reason"], rows, numbers_from=3)
+        lines += table(["path", "operator", "reason"], rows, numbers_from=3)
     if report.checks:
         lines += ["", f"## Checks (proof level {report.proof})", ""]
         checks = [(c.name, c.outcome, c.detail, *check_figures(c)) for c in report.checks]
-        lines += _table(["check", "outcome", "detail", "figure", "limit"], checks, numbers_from=3)
+        lines += table(["check", "outcome", "detail", "figure", "limit"], checks, numbers_from=3)
         lines += ["", *LEGEND]
     return "\n".join(lines) + "\n"
 
@@ -139,8 +139,8 @@ def _sites(report: Report) -> list[str]:
     costs = {cost.name: cost for cost in report.sites}
     rows = [site_row(d, costs.get(d.site.name)) for d in report.decisions]
     text = overlaps(report)
-    table = _table(["site", "operator", "shape", "decision", "parameters", "MACs"], rows, numbers_from=4)
-    return [*table, *(["", text] if text else [])]
+    sites = table(["site", "operator", "shape", "decision", "parameters", "MACs"], rows, numbers_from=4)
+    return [*sites, *(["", text] if text else [])]
 
 
 def overlaps(report: Report) -> str:

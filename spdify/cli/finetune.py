@@ -1,0 +1,322 @@
+"""`spdify finetune`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from spdify.cli import options as o
+from spdify.cli.convert import default_output
+from spdify.cli.terminal import output_console, print_json, training_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spdify.datasets import DataOptions
+    from spdify.pipeline.converting import Settings
+    from spdify.pipeline.finetuning import TrainingSettings
+    from spdify.pipeline.progress import Progress
+    from spdify.records import StudyRun, TrainingResult
+    from spdify.sources import BuildArguments
+
+RECIPE, COMPARING, CONVERTING = "Recipe", "Comparing", "Conversion"
+
+
+def finetune(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=o.MODEL_HELP + " Left out with --resume.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of the run (default: ./MODEL-RULES-DATA)."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run or study that was cut off, with its own settings."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    data: o.Data = "cifar10",
+    data_dir: o.DataDir = Path("data"),
+    download: o.Download = False,
+    validation_share: o.ValidationShare = 0.1,
+    skip_corrupt: o.SkipCorrupt = False,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    rules: Annotated[
+        list[str],
+        typer.Option(
+            "--rules",
+            "-r",
+            metavar="NAME|FILE",
+            rich_help_panel=CONVERTING,
+            help="Rulebook that a named model is converted by, as in `convert`; none trains it as it is.",
+        ),
+    ] = o.DEFAULT_RULES,
+    overrides: o.Set = None,
+    init: Annotated[
+        str, typer.Option(metavar="exact|random", help="Weights of what is put in.", rich_help_panel=CONVERTING)
+    ] = "exact",
+    width_factor: Annotated[
+        float, typer.Option(metavar="F", help="Channels, times this, before the rules.", rich_help_panel=CONVERTING)
+    ] = 1.0,
+    depth_factor: Annotated[
+        float,
+        typer.Option(metavar="F", help="Blocks per stage, times this, before the rules.", rich_help_panel=CONVERTING),
+    ] = 1.0,
+    proof: Annotated[
+        str, typer.Option(metavar="auto|model|site", help="How far to prove.", rich_help_panel=CONVERTING)
+    ] = "auto",
+    recipe: Annotated[
+        str,
+        typer.Option(metavar="finetune|paper-cifar10|paper-tinyimagenet", help="Preset.", rich_help_panel=RECIPE),
+    ] = "finetune",
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the data.", rich_help_panel=RECIPE)
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", "-b", metavar="N", help="Images per step, over all processes.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Learning rate of carried weights.", rich_help_panel=RECIPE)
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option("--optimizer", "--opt", metavar="NAME", help="As timm.optim calls it.", rich_help_panel=RECIPE),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", help="Weight decay.", rich_help_panel=RECIPE)
+    ] = None,
+    only_new_epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="First epochs in which only new weights change.", rich_help_panel=RECIPE),
+    ] = None,
+    recipe_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            rich_help_panel=RECIPE,
+            help="Any field of the recipe, for example mixup=0.2, smoothing=0.1, ema_decay=0.999, new_lr_factor=5, "
+            "aa=rand-m9, clip_grad=1, sched=cosine; repeat for more.",
+        ),
+    ] = None,
+    device: o.Device = "auto",
+    amp: Annotated[
+        Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision.", rich_help_panel=o.MACHINE)
+    ] = "no",
+    grad_accum_steps: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Parts that a process's share of a batch is split into.", rich_help_panel=o.MACHINE
+        ),
+    ] = 1,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Memory format NHWC.", rich_help_panel=o.MACHINE)
+    ] = False,
+    torchcompile: Annotated[
+        bool, typer.Option("--torchcompile", help="Train through torch.compile.", rich_help_panel=o.MACHINE)
+    ] = False,
+    sync_bn: Annotated[
+        bool, typer.Option("--sync-bn", help="Batch norms over all processes (GPUs).", rich_help_panel=o.MACHINE)
+    ] = False,
+    workers: o.Workers = 0,
+    compare_baseline: Annotated[
+        bool,
+        typer.Option("--compare-baseline", help="Train the unconverted network alike, too.", rich_help_panel=COMPARING),
+    ] = False,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Repeat with N seeds, from --seed on.", rich_help_panel=COMPARING)
+    ] = 1,
+    resolution: Annotated[
+        str | None,
+        typer.Option(metavar="8,16,32", help="Train both networks at each of these sizes.", rich_help_panel=COMPARING),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to export the best network.")] = True,
+    track: Annotated[
+        list[str] | None, typer.Option(metavar="tensorboard|wandb", help="Tell a tracker; repeat for both.")
+    ] = None,
+    pretrained: o.Pretrained = False,
+    checkpoint: o.Checkpoint = None,
+    num_classes: o.NumClasses = None,
+    in_chans: o.InChans = None,
+    model_kwargs: o.ModelKwargs = None,
+    input_size: o.InputSize = None,
+    seed: o.Seed = 0,
+    reparameterize: o.Reparameterize = False,
+    code: o.Code = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Convert a model and fine-tune it on images, or train a converted folder; alone or against the original.
+
+    The folder holds `best` and `last` (bundles), `results.csv`, `curves.svg` and all that `--resume` needs. Several
+    processes: `torchrun --nproc-per-node N -m spdify finetune …`.
+    """
+    from spdify.errors import UsageError
+
+    if (model is None) == (resume is None):
+        raise UsageError(
+            "cannot tell what to train: expected either a model, or --resume RUN",
+            hint="A run of your own code is resumed with --code path/file.py:FACTORY.",
+        )
+    with training_progress() as progress:
+        progress.step("loading PyTorch")
+        if resume is not None:
+            outcome = _resume(resume, code, progress)
+        else:
+            from spdify.datasets import DataOptions
+            from spdify.pipeline.converting import Settings
+            from spdify.pipeline.finetuning import TrainingSettings
+            from spdify.records import Machine
+            from spdify.training import make_recipe
+
+            changes = {
+                "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
+                "weight_decay": weight_decay, "only_new_epochs": only_new_epochs,
+            }  # fmt: skip
+            build = o.build_arguments(
+                pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
+                model_kwargs=model_kwargs, input_size=input_size, seed=seed, reparameterize=reparameterize,
+            )  # fmt: skip
+            asked = _Asked(
+                model=model or "",
+                output=output or default_run(model or "", rules, data),
+                data=data,
+                options=DataOptions(
+                    folder=data_dir, download=download, validation_share=validation_share, skip_corrupt=skip_corrupt
+                ),
+                conversion=Settings(
+                    tuple(rules), tuple(overrides or ()), proof, init, width_factor, depth_factor, seed=seed
+                ),
+                training=TrainingSettings(
+                    recipe=make_recipe(recipe, changes, recipe_set or ()),
+                    seed=seed,
+                    machine=Machine(
+                        device=device, amp=amp, parts=grad_accum_steps, channels_last=channels_last,
+                        compiled=torchcompile, sync_batchnorm=sync_bn, workers=workers,
+                    ),
+                    mean=o.numbers("--mean", mean), std=o.numbers("--std", std), onnx=onnx, track=tuple(track or ()),
+                ),
+                build=build, code=code, overwrite=overwrite, command=shlex.join(["spdify", *sys.argv[1:]]),
+            )  # fmt: skip
+            if compare_baseline or resolution or seeds > 1:
+                compare = compare_baseline or resolution is not None
+                outcome = _study(asked, _sizes(resolution), seeds, progress, compare=compare)
+            else:
+                outcome = _finetune(asked, progress)
+    if os.environ.get("RANK", "0") == "0":
+        _show(outcome, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line asks for."""
+
+    model: str
+    output: Path
+    data: str
+    options: DataOptions
+    conversion: Settings
+    training: TrainingSettings
+    build: BuildArguments
+    code: str | None
+    overwrite: bool
+    command: str
+
+
+_Outcome: TypeAlias = "tuple[Path, TrainingResult | list[StudyRun]]"
+
+
+def _resume(folder: Path, code: str | None, progress: Progress) -> _Outcome:
+    from spdify.pipeline.finetuning import resume
+    from spdify.pipeline.studying import is_study, resume_study
+
+    if is_study(folder):
+        return folder, resume_study(folder, code=code, progress=progress)
+    return folder, resume(folder, code=code, progress=progress)
+
+
+def _finetune(asked: _Asked, progress: Progress) -> _Outcome:
+    from spdify.pipeline.finetuning import finetune as train
+
+    result = train(
+        asked.model, asked.output, data=asked.data, data_options=asked.options, conversion=asked.conversion,
+        training=asked.training, build=asked.build, code=asked.code, overwrite=asked.overwrite, command=asked.command,
+        progress=progress,
+    )  # fmt: skip
+    return asked.output, result
+
+
+def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress, *, compare: bool) -> _Outcome:
+    from spdify.errors import UsageError
+    from spdify.pipeline.studying import Study, run_study
+
+    if asked.training.track:
+        raise UsageError("cannot track a comparison: its runs are many", hint="Leave out --track.")
+    if asked.build.get("input_size") and sizes:
+        raise UsageError("cannot use --input-size and --resolution together", hint="Leave one of them out.")
+    conversion, training, build = asked.conversion, asked.training, asked.build
+    size = build.get("input_size")
+    study = Study(
+        model=asked.model, rules=tuple(conversion.rules), overrides=conversion.overrides, init=conversion.init,
+        width_factor=conversion.width_factor, depth_factor=conversion.depth_factor, proof=conversion.proof,
+        pretrained=build.get("pretrained", False), checkpoint=_text(build.get("checkpoint")),
+        num_classes=build.get("num_classes"), model_kwargs=dict(build.get("model_kwargs", {})),
+        channels=size[0] if size else build.get("in_chans") or 3, reparameterize=build.get("reparameterize", False),
+        data=asked.data, data_folder=str(asked.options.folder), validation_share=asked.options.validation_share,
+        skip_corrupt=asked.options.skip_corrupt, recipe=training.recipe, machine=training.machine, compare=compare,
+        seeds=tuple(range(training.seed, training.seed + seeds)), sizes=(size[1],) if size else sizes,
+        mean=training.mean, std=training.std, command=asked.command,
+    )  # fmt: skip
+    runs = run_study(
+        study, asked.output, code=asked.code, download=asked.options.download, overwrite=asked.overwrite,
+        progress=progress,
+    )  # fmt: skip
+    return asked.output, runs
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    from spdify.errors import UsageError
+
+    try:
+        sizes = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise UsageError(f"cannot read --resolution {text!r}: expected whole numbers, for example 8,16,32")
+    return sizes
+
+
+def default_run(model: str, rules: Sequence[str], data: str) -> Path:
+    """Give `./<model>-<rulebook>-<data>`; for a bundle, which is not converted, without the rulebook."""
+    from spdify.bundle import is_bundle
+
+    name = Path(model).resolve().name if is_bundle(model) else str(default_output(model, rules))
+    return Path(f"{name}-{Path(data.rpartition(':')[2]).name}")
+
+
+def _show(outcome: _Outcome, *, as_json: bool) -> None:
+    from spdify.cli.render import render_study, render_training
+
+    folder, found = outcome
+    if as_json:
+        key = "runs" if isinstance(found, list) else "result"
+        print_json({"folder": str(folder), key: found})
+    elif isinstance(found, list):
+        render_study(output_console(), found, folder)
+    else:
+        render_training(output_console(), found, folder)

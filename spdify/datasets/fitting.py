@@ -1,0 +1,72 @@
+"""How an image becomes an input: the same for PyTorch and ONNX, for images in memory and on the disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from spdify.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spdify.datasets.images import Pixels
+    from spdify.records import Preprocessing
+
+CHUNK = 1024  # images that are resized at once
+CROP_MODES = ("center", "squash")
+
+
+def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
+    """Resize and crop images, as timm does for evaluation.
+
+    The shorter side becomes size / crop_pct, then the centre is cut out (`center`); or both sides do (`squash`).
+
+    Args:
+        images: (…, C, h, w), uint8.
+        how: Size, interpolation, crop.
+
+    Returns:
+        (…, C, H, W), uint8; the images themselves where nothing is to be done.
+
+    Raises:
+        UsageError: The crop mode is one that is not known here.
+    """
+    if how.crop_mode not in CROP_MODES:
+        raise UsageError(f"cannot crop images by {how.crop_mode!r}: expected one of {', '.join(CROP_MODES)}")
+    _, height, width = how.input_size
+    wanted = [math.floor(height / how.crop_pct), math.floor(width / how.crop_pct)]
+    if how.crop_mode == "center":
+        scale = max(wanted[0] / images.shape[-2], wanted[1] / images.shape[-1])
+        wanted = [max(side, round(scale * n)) for side, n in zip((height, width), images.shape[-2:], strict=True)]
+    if wanted != list(images.shape[-2:]):
+        images = functional.resize(images, wanted, interpolation=_interpolation(how), antialias=True)
+    return images if images.shape[-2:] == (height, width) else functional.center_crop(images, [height, width])
+
+
+def _interpolation(how: Preprocessing) -> InterpolationMode:
+    try:
+        return InterpolationMode(how.interpolation)
+    except ValueError:
+        known = ", ".join(mode.value for mode in InterpolationMode)
+        raise UsageError(f"cannot resize by {how.interpolation!r}: expected one of {known}") from None
+
+
+def fitted(pixels: Pixels, how: Preprocessing) -> Pixels:
+    """Resize and crop all images of a split that is in memory, once."""
+    size = tuple(how.input_size[1:])
+    if tuple(pixels.images.shape[-2:]) == size and how.crop_pct == 1:
+        return pixels
+    images = torch.cat([fit_to(chunk, how) for chunk in torch.split(pixels.images, CHUNK)])
+    return replace(pixels, images=images)
+
+
+def normalise(images: Tensor, how: Preprocessing) -> Tensor:
+    """Turn uint8 images into float32 inputs: from 0 to 1, then less the mean, over the deviation."""
+    mean = images.new_tensor(how.mean, dtype=torch.float32)[:, None, None]
+    deviation = images.new_tensor(how.std, dtype=torch.float32)[:, None, None]
+    return (images.float() / 255 - mean) / deviation

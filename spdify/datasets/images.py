@@ -1,0 +1,207 @@
+"""Images with labels: in memory as one tensor, or as files that are read when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from spdify.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MODES = {1: "L", 3: "RGB"}
+MAX_PIXELS = 90_000_000  # of one image: PIL's own limit, above which it suspects an attack
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of decoded images that are kept in memory at most."""
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images in memory.
+
+    Attributes:
+        images: (N, C, H, W), uint8.
+        labels: (N,), int64.
+        names: Of the images, for messages; empty where they have none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> Pixels:
+        """Give some of the images, in the order of `indices`."""
+        names = tuple(self.names[i] for i in indices.tolist()) if self.names else ()
+        return Pixels(self.images[indices], self.labels[indices], names)
+
+    def read(self, index: int) -> Tensor:
+        """Give one image, (C, H, W), uint8."""
+        return self.images[index]
+
+    def digest(self) -> str:
+        """Hash labels and pixels."""
+        return _digest(self.labels.numpy().tobytes(), self.images.numpy().tobytes())
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images on the disk.
+
+    Attributes:
+        paths: One per image.
+        labels: (N,), int64.
+        channels: 1 or 3: what each image is converted to.
+    """
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    channels: int
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> Files:
+        """Give some of the images, in the order of `indices`."""
+        return replace(self, paths=tuple(self.paths[i] for i in indices.tolist()), labels=self.labels[indices])
+
+    def read(self, index: int) -> Tensor:
+        """Read one image, (C, H, W), uint8.
+
+        Raises:
+            DataError: It cannot be decoded.
+        """
+        return decode(self.paths[index], self.channels)
+
+    def digest(self) -> str:
+        """Hash labels, names and sizes of the files; their content is not read."""
+        names = "\n".join(f"{'/'.join(p.parts[-3:])} {p.stat().st_size}" for p in self.paths)
+        return _digest(self.labels.numpy().tobytes(), names.encode())
+
+
+Images: TypeAlias = Pixels | Files
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def decode(path: Path, channels: int) -> Tensor:
+    """Decode an image file.
+
+    Args:
+        path: Of any format that Pillow reads.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        (C, H, W), uint8. Of 16-bit images the upper 8 bits.
+
+    Raises:
+        DataError: It is no image, damaged, cut short, or has more than 90 million pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            _require_size(path, image)
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+                array = np.repeat(grey[:, :, None], channels, axis=2)
+            else:
+                array = np.array(image.convert(MODES[channels]))
+    except DataError:
+        raise
+    except Exception as error:
+        # Decoders of damaged files raise whatever they come upon.
+        words = str(error).replace(str(path), "it").replace("'", "") or type(error).__name__
+        raise DataError(f"cannot read the image {path}: {words}", hint=CORRUPT_HINT) from error
+    pixels = torch.from_numpy(array)
+    return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()  # noqa: PLR2004 - (H, W)
+
+
+def _require_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"cannot read the image {path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}",
+            hint=CORRUPT_HINT,
+        )
+
+
+CORRUPT_HINT = "Mend or remove the file, or pass --skip-corrupt to leave such images out."
+
+
+def readable(files: Files) -> tuple[Files, tuple[Path, ...]]:
+    """Decode every image once; give those that can be read, and the paths of the others."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        good = list(pool.map(partial(_can_decode, channels=files.channels), files.paths))
+    bad = tuple(path for path, fine in zip(files.paths, good, strict=True) if not fine)
+    return files.subset(torch.tensor(good).nonzero()[:, 0]), bad
+
+
+def _can_decode(path: Path, channels: int) -> bool:
+    try:
+        decode(path, channels)
+    except DataError:
+        return False
+    return True
+
+
+def in_memory(files: Files, *, limit: int = MEMORY_LIMIT) -> Pixels | None:
+    """Read all images into memory.
+
+    Args:
+        files: What to read.
+        limit: Bytes that they may have.
+
+    Returns:
+        None where they differ in size or are larger than the limit.
+
+    Raises:
+        DataError: One cannot be decoded.
+    """
+    first = files.read(0)
+    if len(files) * first.numel() > min(limit, _free_memory() // 3):
+        return None
+    images = torch.empty((len(files), *first.shape), dtype=torch.uint8)
+
+    def fill(indices: Sequence[int]) -> bool:
+        for index in indices:
+            image = files.read(index)
+            if image.shape != first.shape:
+                return False
+            images[index] = image
+        return True
+
+    chunks = [range(start, min(start + 256, len(files))) for start in range(0, len(files), 256)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = pool.map(fill, chunks)
+        if not all(results):  # stops at the first that differs
+            pool.shutdown(cancel_futures=True)
+            return None
+    return Pixels(images, files.labels, tuple(map(str, files.paths)))
+
+
+def _free_memory() -> int:
+    """Give the bytes of memory that are free; where the system does not say, much."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 2**62

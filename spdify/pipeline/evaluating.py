@@ -1,0 +1,291 @@
+"""Measuring a model on labelled images, the same way in PyTorch and ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from spdify.bundle import is_bundle, read_record
+from spdify.datasets import DataOptions, DataSet, mean_and_deviation, open_data
+from spdify.errors import DataError, SourceError, UsageError
+from spdify.exporting import OnnxModel, described
+from spdify.exporting.examples import Example
+from spdify.pipeline.opening import open_model
+from spdify.records import MeasuredModel, Preprocessing
+from spdify.training import join, make_accelerator, measured_batches, scores_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spdify.datasets import Images
+    from spdify.records import Machine
+    from spdify.sources import BuildArguments
+
+SPLITS = ("test", "validation", "train")
+ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is said about preprocessing on the command line; None where nothing is.
+
+    Attributes:
+        mean: Per channel, of images from 0 to 1.
+        std: Likewise.
+        size: C,H,W of the inputs.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Classifier:
+    """A model as it is measured.
+
+    Attributes:
+        name: As it was named.
+        predict: Gives logits for a batch of inputs, both on the CPU or on the device.
+        outputs: Number of classes; None where it is only known from the outputs.
+        size: C,H,W of the inputs.
+        preprocessing: As far as the model says.
+        says: Who says so, in words.
+        classes: Names by label, as far as the model says.
+        batch: The only batch size that it takes; None for any.
+    """
+
+    name: str
+    predict: Callable[[Tensor], Tensor]
+    size: tuple[int, ...]
+    preprocessing: Preprocessing | None
+    says: str
+    classes: tuple[str, ...]
+    batch: int | None = None
+
+
+def evaluate(  # noqa: PLR0913 - a model, a data set, and how
+    model: str | Path | nn.Module,
+    *,
+    data: str | DataSet = "cifar10",
+    split: str | None = None,
+    data_options: DataOptions | None = None,
+    normalisation: Normalisation | None = None,
+    batch_size: int = 256,
+    machine: Machine | None = None,
+    build: BuildArguments | None = None,
+    code: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> MeasuredModel:
+    """Measure a classifier on a split of a data set.
+
+    Images become inputs as the model was trained: as its bundle, ONNX file or source says. Where nobody says, they are
+    normalised by the mean and deviation of the training images; the result says which.
+
+    Args:
+        model: A source, a bundle's folder, an ONNX file, or a module.
+        data: Name of a data set, or one that is open.
+        split: `test`, `validation` or `train`; by default the first of these that there is.
+        data_options: Where the data lies and how it is read; the number of channels follows the model.
+        normalisation: What is said otherwise.
+        batch_size: Images at a time.
+        machine: Device and workers.
+        build: How to build a source, as `spdify.convert` takes it.
+        code: For a bundle of somebody's own network, the source that builds the original.
+        progress: Told, in words, what is being done.
+
+    Raises:
+        DataError: The classes are not those of the model, or images cannot be read.
+        SpdifyError: The model or the data cannot be opened.
+    """
+    from spdify.records import Machine as MachineRecord  # noqa: PLC0415
+
+    wanted = normalisation or Normalisation()
+    accelerator = make_accelerator(machine or MachineRecord())
+    progress("opening the model")
+    is_onnx = not isinstance(model, nn.Module) and str(model).endswith(ONNX)
+    if is_onnx:
+        classifier = _from_onnx(Path(str(model)), wanted)
+    else:
+        classifier = _from_model(model, wanted, build or {}, code, accelerator.device)
+    progress("reading the data")
+    options = DataOptions(**{**vars(data_options or DataOptions()), "channels": classifier.size[0]})
+    dataset = data if isinstance(data, DataSet) else open_data(data, options)
+    _require_classes(classifier, dataset)
+    name, images = _chosen(dataset, split)
+    how, source = _preprocessing(classifier, wanted, dataset)
+    progress(f"measuring on {len(images):,} images")
+    timed = _Timed(classifier)
+    world = 1 if is_onnx else accelerator.num_processes
+    batches = measured_batches(
+        images, how, batch_size=classifier.batch or batch_size, rank=accelerator.process_index if world > 1 else 0,
+        world=world, device="cpu" if is_onnx else accelerator.device, workers=machine.workers if machine else 0,
+    )  # fmt: skip
+    own = scores_of(lambda inputs: _checked(timed(inputs), classifier, dataset), batches)
+    if world > 1:
+        from accelerate.utils import gather_object  # noqa: PLC0415
+
+        own = gather_object(own)
+    scores = join(own)
+    skipped = f"{len(dataset.skipped)} images could not be read and were left out"
+    return MeasuredModel(
+        model=classifier.name,
+        backend="onnxruntime" if is_onnx else "torch",
+        data=dataset.name,
+        split=name,
+        preprocessing=how,
+        preprocessing_from=source,
+        classes=dataset.classes,
+        evaluation=scores.evaluation(),
+        confusion=tuple(tuple(row) for row in scores.confusion(len(dataset.classes)).tolist()),
+        images_per_second=timed.images_per_second,
+        notes=(skipped,) if dataset.skipped else (),
+    )
+
+
+def _from_model(
+    model: str | Path | nn.Module, wanted: Normalisation, build: BuildArguments, code: str | None, device: torch.device
+) -> _Classifier:
+    arguments: BuildArguments = {**build}
+    if wanted.size is not None:
+        arguments["input_size"] = wanted.size
+    opened = open_model(model, code=code, **arguments)
+    network = opened.model.to(device).eval()
+    if len(opened.inputs.args) != 1 or opened.inputs.kwargs:
+        raise UsageError(f"cannot measure {opened.source.name}: it does not take one batch of images")
+    record = opened.record
+    preprocessing = record.preprocessing if record else opened.source.preprocessing
+    trained = record is not None and bool(record.trainings or record.calibrations)
+    return _Classifier(
+        name=str(model) if not isinstance(model, nn.Module) else opened.source.name,
+        predict=network,
+        size=opened.inputs.args[0].shape[1:],
+        preprocessing=preprocessing,
+        says="as it was trained" if trained else f"as {opened.source.kind} says",
+        classes=record.classes if record else (),
+    )
+
+
+def _from_onnx(file: Path, wanted: Normalisation) -> _Classifier:
+    if not file.is_file():
+        raise SourceError(f"cannot open {file}: there is no such file")
+    try:
+        session = OnnxModel(file)
+    except Exception as error:
+        # onnxruntime derives its faults from Exception, one by one.
+        first = str(error).strip().splitlines()[0]
+        raise SourceError(f"cannot open {file}: ONNX Runtime does not load it: {first}") from error
+    preprocessing, classes = described(session.metadata)
+    says = "as the file says"
+    if preprocessing is None and is_bundle(file.parent):
+        record = read_record(file.parent)
+        preprocessing, classes, says = record.preprocessing, record.classes, "as the bundle around it says"
+    shapes = session.input_shapes
+    if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004 - (N, C, H, W)
+        raise UsageError(f"cannot measure {file}: expected one input (N, C, H, W), it takes {shapes}")
+    batch, *axes = shapes[0]
+    fixed = tuple(axis for axis in axes if isinstance(axis, int))
+    size = (
+        wanted.size
+        or (preprocessing.input_size if preprocessing else None)
+        or (fixed if len(fixed) == len(axes) else None)
+    )
+    if size is None or any(isinstance(a, int) and a != b for a, b in zip(axes, size, strict=True)):
+        raise UsageError(
+            f"cannot measure {file} on inputs of {size}: it takes {axes}",
+            hint="Give --input-size C,H,W as it takes it.",
+        )
+
+    def predict(inputs: Tensor) -> Tensor:
+        fixed_batch = batch if isinstance(batch, int) else len(inputs)
+        missing = fixed_batch - len(inputs)
+        padded = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
+        return torch.from_numpy(session(Example((padded,), {}))[0])[: len(inputs)]
+
+    return _Classifier(
+        str(file), predict, tuple(size), preprocessing, says, classes, batch if isinstance(batch, int) else None
+    )
+
+
+class _Timed:
+    """Counts the time of forward passes, but for the first one's, which also warms up."""
+
+    def __init__(self, classifier: _Classifier) -> None:
+        self._predict = classifier.predict
+        self._images, self._seconds, self._warm = 0, 0.0, False
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        began = time.perf_counter()
+        logits = self._predict(inputs)
+        if logits.is_cuda:
+            torch.cuda.synchronize()
+        if self._warm:
+            self._images += len(inputs)
+            self._seconds += time.perf_counter() - began
+        self._warm = True
+        return logits
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Give the speed; None where one batch was all."""
+        return self._images / self._seconds if self._images else None
+
+
+def _checked(logits: Any, classifier: _Classifier, dataset: DataSet) -> Tensor:  # noqa: ANN401 - a model's output
+    """Refuse outputs that are no scores of these classes."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2:  # noqa: PLR2004 - (N, classes)
+        raise DataError(f"cannot measure {classifier.name}: its output is not of the form (N, classes)")
+    if logits.shape[1] != len(dataset.classes):
+        raise DataError(
+            f"cannot measure {classifier.name} on {dataset.name}: it has {logits.shape[1]} outputs, the data "
+            f"{len(dataset.classes)} classes",
+            hint="`spdify finetune` gives a network the classifier that the data needs.",
+        )
+    return logits
+
+
+def _require_classes(classifier: _Classifier, dataset: DataSet) -> None:
+    """Refuse data whose labels mean something else than the model's."""
+    if not classifier.classes or classifier.classes == dataset.classes:
+        return
+    pairs = zip(classifier.classes, dataset.classes, strict=False)
+    first = next((f"its class {i} is {a!r}, that of the data {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
+    counts = f"it knows {len(classifier.classes)} classes, the data has {len(dataset.classes)}"
+    raise DataError(
+        f"cannot measure {classifier.name} on {dataset.name}: {first or counts}",
+        hint="The classes' folders must be called as in training, all of them there.",
+    )
+
+
+def _chosen(dataset: DataSet, split: str | None) -> tuple[str, Images]:
+    if split is not None and split not in dataset.splits:
+        raise UsageError(
+            f"cannot measure on the {split} images of {dataset.name}: there are none",
+            hint=f"Expected one of {', '.join(dataset.splits)}.",
+        )
+    name = split or next(name for name in SPLITS if name in dataset.splits)
+    return name, dataset.splits[name]
+
+
+def _preprocessing(classifier: _Classifier, wanted: Normalisation, dataset: DataSet) -> tuple[Preprocessing, str]:
+    """Say how images become inputs, and where that is known from."""
+    how, words = classifier.preprocessing, classifier.says
+    if how is None:
+        mean, std = mean_and_deviation(dataset.train)
+        how = Preprocessing(input_size=classifier.size, mean=mean, std=std)
+        words = "mean and deviation of the training images"
+    changes: dict[str, Any] = {"input_size": classifier.size}
+    if wanted.mean is not None or wanted.std is not None:
+        changes |= {"mean": wanted.mean or how.mean, "std": wanted.std or how.std}
+        words = "as given"
+    how = how.model_copy(update=changes)
+    if not len(how.mean) == len(how.std) == how.input_size[0]:
+        raise UsageError(
+            f"cannot normalise {how.input_size[0]} channels by {len(how.mean)} means, {len(how.std)} deviations"
+        )
+    return how, words

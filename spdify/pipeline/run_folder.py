@@ -1,0 +1,176 @@
+"""The folder of a training run: what it began with, where it is, the last and the best network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from spdify.bundle import write_text
+from spdify.bundle.folder import STAGE
+from spdify.bundle.places import write_error
+from spdify.errors import BundleError
+from spdify.records import EpochResult, TrainingResult, TrainingRun
+from spdify.reporting.pictures import Line, line_chart
+from spdify.training import Scores, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+RUN, RESULT, RESULTS, CURVES, STATE, SCORES = (
+    "run.json", "result.json", "results.csv", "curves.svg", "state.safetensors", "scores.safetensors",
+)  # fmt: skip
+COLUMNS = (
+    "epoch", "lr", "train_loss", "validation_loss", "validation_top1", "validation_top5",
+    "validation_calibration_error", "images_per_second", "seconds",
+)  # fmt: skip
+R = TypeVar("R", TrainingRun, TrainingResult)
+RUN_HINT = "A run is a folder that `spdify finetune` wrote."
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds one training run."""
+
+    path: Path
+
+    @property
+    def start(self) -> Path:
+        """The bundle that it began with."""
+        return self.path / "start"
+
+    @property
+    def last(self) -> Path:
+        """The bundle after the last epoch."""
+        return self.path / "last"
+
+    @property
+    def best(self) -> Path:
+        """The bundle of the best epoch."""
+        return self.path / "best"
+
+    def run(self) -> TrainingRun:
+        """Read `run.json`.
+
+        Raises:
+            BundleError: It is missing, or not what it should be.
+        """
+        return _read_record(self.path / RUN, TrainingRun)
+
+    def result(self) -> TrainingResult | None:
+        """Read `result.json`; None where the run has not come to its end."""
+        file = self.path / RESULT
+        return _read_record(file, TrainingResult) if file.exists() else None
+
+    def clean(self) -> None:
+        """Remove what a killed run was writing."""
+        for stray in self.path.glob(f"{STAGE}*"):
+            shutil.rmtree(stray, ignore_errors=True)
+
+    def save_state(self, state: dict[str, Any], history: Sequence[EpochResult]) -> None:
+        """Write where a training is, so that it is there whole or as it was before.
+
+        Raises:
+            BundleError: It cannot be written.
+        """
+        tensors, text = pack(state)
+        past = json.dumps([result.model_dump(mode="json") for result in history])
+        part = self.path / f"{STAGE}{STATE}"
+        try:
+            save_file(tensors, part, metadata={"state": text, "history": past})
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            part.replace(self.path / STATE)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise write_error(self.path / STATE, error) from error
+
+    def load_state(self) -> tuple[dict[str, Any], list[EpochResult]] | None:
+        """Read where a training was; None where no epoch was finished.
+
+        Raises:
+            BundleError: The file is damaged.
+        """
+        file = self.path / STATE
+        if not file.exists():
+            return None
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata()
+            state = unpack(load_file(file), metadata["state"])
+            return state, [EpochResult.model_validate(item) for item in json.loads(metadata["history"])]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(
+                f"cannot read {file}: {error}", hint="The file is damaged: start the run anew in another folder."
+            ) from error
+
+    def save_tables(self, history: Sequence[EpochResult]) -> None:
+        """Write `results.csv` and `curves.svg`."""
+        write_text(self.path / RESULTS, results_csv(history), overwrite=True)
+        write_text(self.path / CURVES, curves(history, self.path.name), overwrite=True)
+
+    def save_result(self, result: TrainingResult) -> None:
+        """Write `result.json`."""
+        write_text(self.path / RESULT, result.model_dump_json(indent=2) + "\n", overwrite=True)
+
+    def save_scores(self, scores: Scores) -> None:
+        """Write what the best network says of each image."""
+        part = self.path / f"{STAGE}{SCORES}"
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in vars(scores).items()}, part)
+            part.replace(self.path / SCORES)
+        except (OSError, SafetensorError) as error:
+            raise write_error(self.path / SCORES, error) from error
+
+    def scores(self) -> Scores:
+        """Read them.
+
+        Raises:
+            BundleError: They are missing or damaged.
+        """
+        try:
+            return Scores(**load_file(self.path / SCORES))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise BundleError(f"cannot read {self.path / SCORES}: {error}") from error
+
+
+def _read_record(file: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read {file}: {error.strerror or error}", hint=RUN_HINT) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"cannot read {file}: at {key}, {first['msg']}", hint=RUN_HINT) from error
+
+
+def results_csv(history: Sequence[EpochResult]) -> str:
+    """Give one line per epoch; shares from 0 to 1, losses in nats."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for result in history:
+        found = result.validation
+        measured = (found.loss, found.top1, found.top5, found.calibration_error) if found else ("",) * 4
+        shown = (result.epoch, result.lr, result.train_loss, *measured, result.images_per_second, result.seconds)
+        table.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in shown])
+    return text.getvalue()
+
+
+def curves(history: Sequence[EpochResult], title: str) -> str:
+    """Draw validation accuracy by epoch, or the training loss where nothing was held back."""
+    measured = all(result.validation for result in history)
+    points = [(r.epoch, 100 * r.validation.top1 if measured and r.validation else r.train_loss) for r in history]
+    up = "validation top-1, %" if measured else "training loss, nats"
+    line = Line(label=up, kind="converted", points=points)
+    return line_chart(title, f"{up} by epoch; {points[-1][1]:.4g} in the end.", [line], across="epoch", up=up)

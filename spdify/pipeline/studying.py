@@ -1,0 +1,285 @@
+"""A converted network and the one it was made from, trained side by side: over seeds and image sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from spdify.bundle import check_output, is_bundle, read_record, staged_folder, write_text
+from spdify.bundle.locking import locked
+from spdify.datasets import DataOptions, open_data
+from spdify.errors import BundleError, UsageError
+from spdify.pipeline.conversion import versions
+from spdify.pipeline.converting import Settings
+from spdify.pipeline.finetuning import TrainingSettings, finetune, original_of, resume
+from spdify.pipeline.loading import load
+from spdify.pipeline.progress import Progress
+from spdify.pipeline.run_folder import RUN, RunFolder
+from spdify.pipeline.starting import NO_RULES
+from spdify.records import Machine, ParamValue, Recipe, Record, StudyRun
+from spdify.reporting.studies import StudyPage, study_files
+from spdify.training import paired_difference
+from spdify.training.timing import seconds_per_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from spdify.datasets import DataSet
+    from spdify.sources import BuildArguments
+
+STUDY, RUNS = "study.json", "runs"
+ARMS: tuple[Literal["converted", "original"], ...] = ("converted", "original")
+TIMED_BATCH = 64
+
+
+class Study(Record):
+    """What a study is: content of `study.json`.
+
+    Attributes:
+        model: Source of the network.
+        rules: Rulebooks that it is converted by, with `overrides` of their parameters.
+        init: Weights of what is put in: `exact` or `random`.
+        width_factor: As `spdify.convert` takes it, for the converted network only.
+        depth_factor: Likewise.
+        proof: Level of the proofs.
+        pretrained: Whether both begin with the registry's weights.
+        checkpoint: File with the weights that both begin with.
+        num_classes: Outputs of the network as it is built.
+        model_kwargs: Arguments of its constructor.
+        channels: Of the images.
+        reparameterize: Whether training-time branches are folded first.
+        data: Name of the data set, with `data_folder`, `validation_share` and `skip_corrupt`.
+        recipe: How every network is trained.
+        machine: On what.
+        compare: Whether the network as it was is trained, too.
+        seeds: Each trains every network once, with the same data order and augmentation.
+        sizes: Heights, equal to widths, of the inputs; empty for the data's own.
+        mean: Per channel; none for the training images' own.
+        std: Likewise.
+        command: Command line, if there was one.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str
+    rules: tuple[str, ...] = ("spd",)
+    overrides: tuple[str, ...] = ()
+    init: str = "exact"
+    width_factor: float = 1.0
+    depth_factor: float = 1.0
+    proof: str = "auto"
+    pretrained: bool = False
+    checkpoint: str | None = None
+    num_classes: int | None = None
+    model_kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
+    channels: int = 3
+    reparameterize: bool = False
+    data: str = "cifar10"
+    data_folder: str = "data"
+    validation_share: float = 0.1
+    skip_corrupt: bool = False
+    recipe: Recipe
+    machine: Machine = Machine()
+    compare: bool = True
+    seeds: tuple[int, ...] = (0,)
+    sizes: tuple[int, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    command: str = ""
+
+    @property
+    def arms(self) -> tuple[Literal["converted", "original"], ...]:
+        """What is trained."""
+        return ARMS if self.compare else ARMS[:1]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One run of a study."""
+
+    arm: Literal["converted", "original"]
+    size: int | None
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.arm}-{self.size or 'native'}-seed{self.seed}"
+
+
+def run_study(  # noqa: PLR0913 - a study, a place, and how
+    study: Study,
+    output: str | Path,
+    *,
+    code: str | None = None,
+    download: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[StudyRun]:
+    """Train all networks of a study and write tables, pictures and a page about them.
+
+    Args:
+        study: What to train.
+        output: Folder of the study; its runs lie in `runs`.
+        code: For a bundle of somebody's own network, the source that builds the original.
+        download: Fetch the data if need be.
+        overwrite: Whether a study that is in `output` may be replaced.
+        progress: Told how it goes.
+
+    Raises:
+        UsageError: There is nothing to compare a bundle with, or sizes are given twice.
+        SpdifyError: As `finetune` says.
+    """
+    folder = Path(output)
+    check_output(folder, overwrite=overwrite, marker=STUDY)
+    _check(study)
+    with staged_folder(folder, overwrite=overwrite, marker=STUDY) as stage:
+        (stage / STUDY).write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return _go(study, folder, code, progress or Progress(), download=download)
+
+
+def resume_study(folder: str | Path, *, code: str | None = None, progress: Progress | None = None) -> list[StudyRun]:
+    """Go on with a study that was cut off; runs that have ended are not repeated.
+
+    Raises:
+        BundleError: The folder holds no study.
+        SpdifyError: As `run_study` says.
+    """
+    return _go(read_study(Path(folder)), Path(folder), code, progress or Progress(), download=False)
+
+
+def is_study(folder: str | Path) -> bool:
+    """Whether a folder holds a study."""
+    return (Path(folder) / STUDY).is_file()
+
+
+def read_study(folder: Path) -> Study:
+    """Read `study.json`.
+
+    Raises:
+        BundleError: It is missing, or not what it should be.
+    """
+    try:
+        return Study.model_validate_json((folder / STUDY).read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read {folder / STUDY}: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"cannot read {folder / STUDY}: at {where}, {first['msg']}") from error
+
+
+def _check(study: Study) -> None:
+    if study.compare and is_bundle(study.model):
+        raise UsageError(
+            f"cannot compare {study.model} with the network it was made from: a bundle no longer has its weights",
+            hint="Name the original model, with --checkpoint or --pretrained for its weights.",
+        )
+    if study.compare and NO_RULES in study.rules:
+        raise UsageError("cannot compare a network with itself: --rules none converts nothing", hint="Leave it out.")
+    for name, values in (("sizes", study.sizes), ("seeds", study.seeds)):
+        if len(set(values)) < len(values):
+            raise UsageError(f"cannot train with the same {name} twice: {', '.join(map(str, values))}")
+
+
+def _tasks(study: Study) -> list[_Task]:
+    """Order the runs so that what is compared is trained close together."""
+    sizes: Sequence[int | None] = study.sizes or (None,)
+    return [_Task(arm, size, seed) for seed in study.seeds for size in sizes for arm in study.arms]
+
+
+def _go(study: Study, folder: Path, code: str | None, progress: Progress, *, download: bool) -> list[StudyRun]:
+    progress.step("reading the data")
+    options = DataOptions(
+        folder=Path(study.data_folder), download=download, channels=study.channels,
+        validation_share=study.validation_share, skip_corrupt=study.skip_corrupt,
+    )  # fmt: skip
+    dataset = open_data(study.data, options)
+    with locked(folder):
+        tasks = _tasks(study)
+        for number, task in enumerate(tasks, start=1):
+            place = RunFolder(folder / RUNS / task.folder)
+            progress.note(f"run {number} of {len(tasks)}: {task.folder}")
+            if (place.path / RUN).exists():
+                if place.result() is None:
+                    resume(place.path, model=study.model, code=code, progress=progress)
+            else:
+                _start(study, task, place.path, dataset, options, code, progress)
+        runs = [_read(folder, task) for task in tasks]
+        progress.step("comparing")
+        _write(study, folder, dataset, runs, code)
+    return runs
+
+
+def _start(  # noqa: PLR0913 - what to train, on what, where
+    study: Study, task: _Task, place: Path, dataset: DataSet, options: DataOptions, code: str | None, progress: Progress
+) -> None:
+    conversion = Settings(
+        study.rules if task.arm == "converted" else NO_RULES, study.overrides, study.proof, study.init,
+        study.width_factor, study.depth_factor, seed=task.seed,
+    )  # fmt: skip
+    build: BuildArguments = {
+        "pretrained": study.pretrained, "checkpoint": study.checkpoint, "num_classes": study.num_classes,
+        "model_kwargs": study.model_kwargs, "reparameterize": study.reparameterize,
+    }  # fmt: skip
+    if task.size is not None:
+        build["input_size"] = (study.channels, task.size, task.size)
+    elif dataset.size is not None:
+        build["input_size"] = (study.channels, *dataset.size)
+    training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
+    finetune(
+        study.model, place, data=dataset, data_options=options, conversion=conversion, training=training,
+        build=build, code=code, command=study.command, progress=progress,
+    )  # fmt: skip
+
+
+def _read(folder: Path, task: _Task) -> StudyRun:
+    place = RunFolder(folder / RUNS / task.folder)
+    result, saved = place.result(), place.load_state()
+    if result is None or saved is None:
+        raise BundleError(f"cannot read {place.path}: it has not come to its end", hint="Go on with it by --resume.")
+    size = place.run().preprocessing.input_size[1]
+    return StudyRun(
+        folder=f"{RUNS}/{task.folder}", arm=task.arm, size=size, seed=task.seed, result=result, history=tuple(saved[1])
+    )
+
+
+def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun], code: str | None) -> None:
+    """Compare, and write what came out."""
+    sizes = sorted({run.size for run in runs})
+    differences = {}
+    if study.compare:
+        for size in sizes:
+            right = {
+                arm: [
+                    RunFolder(folder / run.folder).scores().correct
+                    for run in runs
+                    if (run.arm, run.size) == (arm, size)
+                ]
+                for arm in ARMS
+            }
+            differences[size] = paired_difference(right["converted"], right["original"])
+    page = StudyPage(
+        model=study.model, data=dataset.name, rules=study.rules, recipe=study.recipe, seeds=study.seeds,
+        images={name: len(images) for name, images in dataset.splits.items()}, command=study.command,
+        versions=versions(), runs=tuple(runs),
+        differences={size: (d.mean, d.half_width, d.basis) for size, d in differences.items()},
+        seconds=_times(study, folder, runs, sizes[-1], code),
+    )  # fmt: skip
+    for name, text in study_files(page).items():
+        write_text(folder / name, text, overwrite=True)
+
+
+def _times(study: Study, folder: Path, runs: Sequence[StudyRun], size: int, code: str | None) -> dict[str, float]:
+    """Time the networks of the first seed side by side, at the largest size, on the CPU."""
+    chosen = {
+        run.arm: RunFolder(folder / run.folder).best for run in runs if (run.size, run.seed) == (size, study.seeds[0])
+    }
+    networks: dict[str, nn.Module] = {
+        arm: load(best, model=original_of(study.model, code, read_record(best))) for arm, best in chosen.items()
+    }
+    return seconds_per_image(networks, torch.zeros(TIMED_BATCH, study.channels, size, size))

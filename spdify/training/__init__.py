@@ -1,0 +1,33 @@
+"""Training and measuring classifiers: recipes, batches, the loop, metrics."""
+
+from spdify.training.batches import Share, make_batches, measured_batches
+from spdify.training.calibrating import calibrate_norms, fit_pool, output_error, pool_error
+from spdify.training.carried import carried_masks
+from spdify.training.comparing import Difference, mean_interval, paired_difference
+from spdify.training.measuring import Scores, join, scores_of
+from spdify.training.recipes import RECIPES, make_recipe
+from spdify.training.snapshot import pack, unpack
+from spdify.training.trainer import Trainer, make_accelerator
+
+__all__ = [
+    "RECIPES",
+    "Difference",
+    "Scores",
+    "Share",
+    "Trainer",
+    "calibrate_norms",
+    "carried_masks",
+    "fit_pool",
+    "join",
+    "make_accelerator",
+    "make_batches",
+    "make_recipe",
+    "mean_interval",
+    "measured_batches",
+    "output_error",
+    "pack",
+    "paired_difference",
+    "pool_error",
+    "scores_of",
+    "unpack",
+]

@@ -1,0 +1,73 @@
+"""The state of a training as tensors and text: written and read without pickle."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import Tensor
+
+TENSOR, PAIRS, TUPLE = "$tensor", "$pairs", "$tuple"
+
+
+def pack(state: object) -> tuple[dict[str, Tensor], str]:
+    """Take a nested state apart.
+
+    Args:
+        state: Of dicts, lists, tuples, tensors, numbers, texts and None.
+
+    Returns:
+        The tensors by name, each storage once, and JSON with their names in their places.
+
+    Raises:
+        TypeError: It holds something else.
+    """
+    tensors: dict[str, Tensor] = {}
+    names: dict[object, str] = {}
+
+    def named(tensor: Tensor) -> str:
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        key: object = place if tensor.numel() else len(tensors)
+        if key not in names:
+            names[key] = f"t{len(names)}"
+            # A copy of its own: safetensors takes neither views of one storage nor other memory formats.
+            tensors[names[key]] = tensor.detach().cpu().contiguous().clone()
+        return names[key]
+
+    def taken(value: object) -> object:
+        if isinstance(value, Tensor):
+            return {TENSOR: named(value)}
+        if isinstance(value, dict):
+            return {PAIRS: [[key, taken(item)] for key, item in value.items()]}
+        if isinstance(value, tuple):
+            return {TUPLE: [taken(item) for item in value]}
+        if isinstance(value, list):
+            return [taken(item) for item in value]
+        if value is None or isinstance(value, (str, bool, int, float)):
+            return value
+        msg = f"cannot save {type(value).__name__} of a training's state"
+        raise TypeError(msg)
+
+    return tensors, json.dumps(taken(state))
+
+
+def unpack(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401 - whatever was packed
+    """Put a nested state together again.
+
+    Raises:
+        KeyError: A tensor is missing.
+        ValueError: The text is no such JSON.
+    """
+
+    def put(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list):
+            return [put(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if TENSOR in value:
+            return tensors[value[TENSOR]]
+        if TUPLE in value:
+            return tuple(put(item) for item in value[TUPLE])
+        return {key: put(item) for key, item in value[PAIRS]}
+
+    return put(json.loads(text))
