@@ -1,7 +1,6 @@
 """Rewrite the downsampling of a trained CNN into SPD-Conv without losing what it has learned, and prove it.
 
-`convert`, `load`, `inspect`, `report`, `apply` and `map_weights` are imported when first used: importing spdify alone
-does not import PyTorch.
+The names below are imported when first used: importing spdify alone does not import PyTorch.
 """
 
 from __future__ import annotations
@@ -10,32 +9,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spdify.datasets import DataOptions
     from spdify.engine import apply, map_weights
     from spdify.errors import SpdifyError
-    from spdify.pipeline import Conversion, convert, inspect, load, report
+    from spdify.pipeline import Conversion, ConversionSettings, convert, inspect, load, report
+    from spdify.pipeline.calibrating import calibrate
+    from spdify.pipeline.evaluating import evaluate
+    from spdify.pipeline.finetuning import TrainingSettings, finetune, resume
+    from spdify.training import make_recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Conversion": "spdify.pipeline",
+    "ConversionSettings": "spdify.pipeline",
+    "DataOptions": "spdify.datasets",
     "SpdifyError": "spdify.errors",
+    "TrainingSettings": "spdify.pipeline.finetuning",
     "apply": "spdify.engine",
+    "calibrate": "spdify.pipeline.calibrating",
     "convert": "spdify.pipeline",
+    "evaluate": "spdify.pipeline.evaluating",
+    "finetune": "spdify.pipeline.finetuning",
     "inspect": "spdify.pipeline",
     "load": "spdify.pipeline",
+    "make_recipe": "spdify.training",
     "map_weights": "spdify.engine",
     "report": "spdify.pipeline",
+    "resume": "spdify.pipeline.finetuning",
 }
 
 __all__ = [
     "Conversion",
+    "ConversionSettings",
+    "DataOptions",
     "SpdifyError",
+    "TrainingSettings",
     "apply",
+    "calibrate",
     "convert",
+    "evaluate",
+    "finetune",
     "inspect",
     "load",
+    "make_recipe",
     "map_weights",
     "report",
+    "resume",
 ]
 
 

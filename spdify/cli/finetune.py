@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -16,10 +17,10 @@ from spdify.cli.convert import default_output
 from spdify.cli.terminal import output_console, print_json, training_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from spdify.datasets import DataOptions
-    from spdify.pipeline.converting import Settings
+    from spdify.pipeline.converting import ConversionSettings
     from spdify.pipeline.finetuning import TrainingSettings
     from spdify.pipeline.progress import Progress
     from spdify.records import StudyRun, TrainingResult
@@ -175,7 +176,7 @@ def finetune(
             outcome = _resume(resume, code, progress)
         else:
             from spdify.datasets import DataOptions
-            from spdify.pipeline.converting import Settings
+            from spdify.pipeline.converting import ConversionSettings
             from spdify.pipeline.finetuning import TrainingSettings
             from spdify.records import Machine
             from spdify.training import make_recipe
@@ -195,7 +196,7 @@ def finetune(
                 options=DataOptions(
                     folder=data_dir, download=download, validation_share=validation_share, skip_corrupt=skip_corrupt
                 ),
-                conversion=Settings(
+                conversion=ConversionSettings(
                     tuple(rules), tuple(overrides or ()), proof, init, width_factor, depth_factor, seed=seed
                 ),
                 training=TrainingSettings(
@@ -209,11 +210,12 @@ def finetune(
                 ),
                 build=build, code=code, overwrite=overwrite, command=shlex.join(["spdify", *sys.argv[1:]]),
             )  # fmt: skip
-            if compare_baseline or resolution or seeds > 1:
-                compare = compare_baseline or resolution is not None
-                outcome = _study(asked, _sizes(resolution), seeds, progress, compare=compare)
-            else:
-                outcome = _finetune(asked, progress)
+            with _resumable(asked, progress):
+                if compare_baseline or resolution or seeds > 1:
+                    compare = compare_baseline or resolution is not None
+                    outcome = _study(asked, _sizes(resolution), seeds, progress, compare=compare)
+                else:
+                    outcome = _finetune(asked, progress)
     if os.environ.get("RANK", "0") == "0":
         _show(outcome, as_json=as_json)
 
@@ -226,12 +228,26 @@ class _Asked:
     output: Path
     data: str
     options: DataOptions
-    conversion: Settings
+    conversion: ConversionSettings
     training: TrainingSettings
     build: BuildArguments
     code: str | None
     overwrite: bool
     command: str
+
+
+@contextmanager
+def _resumable(asked: _Asked, progress: Progress) -> Iterator[None]:
+    """Say how to go on where a run that has begun ends early."""
+    try:
+        yield
+    except BaseException:
+        begun = any((asked.output / name).is_file() for name in ("run.json", "study.json"))
+        if begun and not (asked.output / "result.json").exists():
+            code = asked.code or (asked.model if ".py:" in asked.model else None)
+            more = ["--code", code] if code else []
+            progress.note("go on with: " + shlex.join(["spdify", "finetune", "--resume", str(asked.output), *more]))
+        raise
 
 
 _Outcome: TypeAlias = "tuple[Path, TrainingResult | list[StudyRun]]"

@@ -41,11 +41,17 @@ def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
     _, height, width = how.input_size
     wanted = [math.floor(height / how.crop_pct), math.floor(width / how.crop_pct)]
     if how.crop_mode == "center":
-        scale = max(wanted[0] / images.shape[-2], wanted[1] / images.shape[-1])
-        wanted = [max(side, round(scale * n)) for side, n in zip((height, width), images.shape[-2:], strict=True)]
+        wanted = _covering(wanted[0], wanted[1], *images.shape[-2:])
     if wanted != list(images.shape[-2:]):
         images = functional.resize(images, wanted, interpolation=_interpolation(how), antialias=True)
     return images if images.shape[-2:] == (height, width) else functional.center_crop(images, [height, width])
+
+
+def _covering(height: int, width: int, old_height: int, old_width: int) -> list[int]:
+    """Give the smallest size of the image's own proportions that covers another, rounded down as torchvision does."""
+    if height * old_width >= width * old_height:
+        return [height, height * old_width // old_height]
+    return [width * old_height // old_width, width]
 
 
 def _interpolation(how: Preprocessing) -> InterpolationMode:

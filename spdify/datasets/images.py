@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODES = {1: "L", 3: "RGB"}
-MAX_PIXELS = 90_000_000  # of one image: PIL's own limit, above which it suspects an attack
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # of one image: above it PIL suspects an attack
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images that are kept in memory at most."""
 
@@ -117,7 +117,7 @@ def decode(path: Path, channels: int) -> Tensor:
         (C, H, W), uint8. Of 16-bit images the upper 8 bits.
 
     Raises:
-        DataError: It is no image, damaged, cut short, or has more than 90 million pixels.
+        DataError: It is no image, damaged, cut short, or has more pixels than PIL takes for harmless.
     """
     try:
         with Image.open(path) as image:

@@ -80,14 +80,16 @@ def convert(  # noqa: PLR0913 - the options of the command line
         CheckFailedError: A claim does not hold.
         SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
     """
-    settings = Settings(rules, tuple(overrides), proof, init, width_factor, depth_factor, strict, build.get("seed", 0))
+    settings = ConversionSettings(
+        rules, tuple(overrides), proof, init, width_factor, depth_factor, strict, build.get("seed", 0)
+    )
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
     return convert_opened(opened, settings, command=command, progress=progress)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConversionSettings:
     """How to convert, as `convert` takes it.
 
     Raises:
@@ -115,7 +117,7 @@ class Settings:
 
 
 def convert_opened(
-    opened: Opened, settings: Settings, *, command: str = "", progress: Callable[[str], None] = lambda _: None
+    opened: Opened, settings: ConversionSettings, *, command: str = "", progress: Callable[[str], None] = lambda _: None
 ) -> Conversion:
     """Convert a model that is there already, and prove what the rewrites claim; `convert` says what is raised.
 

@@ -20,7 +20,7 @@ from spdify.errors import CheckFailedError, DataError, ExportError, SpdifyError,
 from spdify.exporting import UNVERIFIED
 from spdify.graph.census import take_census
 from spdify.pipeline.conversion import versions
-from spdify.pipeline.converting import Settings
+from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.loading import build_converted, load
 from spdify.pipeline.opening import build_original
 from spdify.pipeline.progress import Progress
@@ -93,7 +93,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     *,
     data: str | DataSet = "cifar10",
     data_options: DataOptions | None = None,
-    conversion: Settings | None = None,
+    conversion: ConversionSettings | None = None,
     training: TrainingSettings | None = None,
     build: BuildArguments | None = None,
     code: str | None = None,
@@ -145,8 +145,8 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
                 stack.enter_context(locked(folder.path))  # nobody else may be writing what is replaced
             size = arguments.get("input_size") or (dataset.size and (channels, *dataset.size))
             start = make_start(
-                model, classes=len(dataset.classes), size=size, settings=conversion or Settings(seed=training.seed),
-                build=arguments, code=code, command=command, progress=progress.step,
+                model, classes=len(dataset.classes), size=size, build=arguments,
+                settings=conversion or ConversionSettings(seed=training.seed), code=code, command=command, progress=progress.step,
             )  # fmt: skip
             how = _preprocessing(dataset, start, training)
             run = _run_record(model, dataset, options, training, how, accelerator.num_processes, command)

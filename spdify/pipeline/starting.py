@@ -15,7 +15,7 @@ from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
 from spdify.pipeline.conversion import versions
-from spdify.pipeline.converting import Settings, convert_opened
+from spdify.pipeline.converting import ConversionSettings, convert_opened
 from spdify.pipeline.opening import open_model
 from spdify.records import BundleRecord, Inputs, InputSpec, Report
 from spdify.reporting import measure, report_markdown
@@ -55,7 +55,7 @@ def make_start(  # noqa: PLR0913 - what to build, and how
     *,
     classes: int,
     size: tuple[int, ...] | None,
-    settings: Settings,
+    settings: ConversionSettings,
     build: BuildArguments,
     code: str | None = None,
     command: str = "",

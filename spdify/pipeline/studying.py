@@ -14,7 +14,7 @@ from spdify.bundle.locking import locked
 from spdify.datasets import DataOptions, open_data
 from spdify.errors import BundleError, UsageError
 from spdify.pipeline.conversion import versions
-from spdify.pipeline.converting import Settings
+from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.finetuning import TrainingSettings, finetune, original_of, resume
 from spdify.pipeline.loading import load
 from spdify.pipeline.progress import Progress
@@ -218,7 +218,7 @@ def _go(study: Study, folder: Path, code: str | None, progress: Progress, *, dow
 def _start(  # noqa: PLR0913 - what to train, on what, where
     study: Study, task: _Task, place: Path, dataset: DataSet, options: DataOptions, code: str | None, progress: Progress
 ) -> None:
-    conversion = Settings(
+    conversion = ConversionSettings(
         study.rules if task.arm == "converted" else NO_RULES, study.overrides, study.proof, study.init,
         study.width_factor, study.depth_factor, seed=task.seed,
     )  # fmt: skip

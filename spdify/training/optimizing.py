@@ -81,14 +81,14 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> Scheduler
     if recipe.sched == "constant" and not warmup:
         return None
     total = recipe.epochs * steps
-    # What timm counts in epochs is counted in steps here, so that a rate may change within an epoch.
+    # What timm counts in epochs is counted in steps here, so that a rate may change within an epoch. It lowers the rate
+    # one step before each milestone.
+    milestones = [round(share * total) + 1 for share in recipe.milestones] if recipe.sched == "step" else [2 * total]
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine" if recipe.sched == "cosine" else "multistep",
         num_epochs=total,
-        decay_milestones=[round(share * total) for share in recipe.milestones]
-        if recipe.sched == "step"
-        else [2 * total],
+        decay_milestones=milestones,
         decay_rate=recipe.decay_rate,
         min_lr=0.0,
         warmup_epochs=round(warmup * steps),

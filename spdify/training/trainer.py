@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
@@ -46,10 +49,18 @@ def make_accelerator(machine: Machine, **options: Any) -> Accelerator:  # noqa: 
     if machine.sync_batchnorm and not torch.cuda.is_available():
         raise UsageError("cannot synchronise batch norms: PyTorch does so on GPUs only", hint="Leave out --sync-bn.")
     cpu = machine.device == "cpu" or not torch.cuda.is_available()
+    if cpu and machine.amp == "fp16":
+        raise UsageError(
+            "cannot train with --amp fp16 on a CPU: it needs a GPU", hint="Use --amp bf16, or leave it out."
+        )
     if machine.compiled:
         options["dynamo_backend"] = "inductor"
     try:
-        return Accelerator(cpu=cpu, mixed_precision=machine.amp, **options)
+        # accelerate keeps one setting per process; a second training in it may have another.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # noqa: SLF001
+        # Each process keeps its own running statistics within an epoch; `run_epoch` averages them at its end.
+        wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+        return Accelerator(cpu=cpu, mixed_precision=machine.amp, kwargs_handlers=[wrapping], **options)
     except ValueError as error:
         raise UsageError(f"cannot train with --amp {machine.amp} here: {error}") from error
 
@@ -100,7 +111,10 @@ class Trainer:
         self._schedule = make_schedule(optimizer, recipe, batches.steps)
         if machine.sync_batchnorm and accelerator.num_processes > 1:
             self.network = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        self._wrapped, self._optimizer = accelerator.prepare(network, optimizer)
+        with warnings.catch_warnings():
+            # The newer name of the argument is not one that accelerate passes on.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            self._wrapped, self._optimizer = accelerator.prepare(network, optimizer)
         mixes = bool(recipe.mixup or recipe.cutmix)
         self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
         if mixes:
@@ -121,7 +135,9 @@ class Trainer:
         start = self._start_of_new_only() if epoch <= self.recipe.only_new_epochs else None
         total, count, last = torch.zeros((), device=self._accelerator.device), 0, 0.0
         began = time.perf_counter()
-        with _memory_told():
+        with _memory_told(), warnings.catch_warnings():
+            # About the memory format of gradients: "not an error".
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             for step, parts in enumerate(self._batches.epoch(epoch)):
                 total += self._step(self.epoch * self._batches.steps + step, parts, start)
                 count += 1
@@ -131,6 +147,9 @@ class Trainer:
                 self._progress(count, self._batches.steps, last)
         seconds = time.perf_counter() - began
         self.epoch = epoch
+        if self._accelerator.num_processes > 1:
+            for network in (self.network, *([self.measured] if self._ema else [])):
+                distribute_bn(network, self._accelerator.num_processes, reduce=True)  # type: ignore[no-untyped-call]
         if self._ema is None:
             self.measured.load_state_dict(self.network.state_dict())
         loss = self._accelerator.reduce(total / max(count, 1), reduction="mean").item()

@@ -84,9 +84,7 @@ def test_extra_state_is_no_tensor(tmp_path: Path) -> None:
 
 
 def test_config_has_the_keys_of_timm() -> None:
-    record = BundleRecord(
-        source=build("test_resnet").source, plans=(), seed=0, versions={}, proof="none", checks=()
-    )
+    record = BundleRecord(source=build("test_resnet").source, plans=(), seed=0, versions={}, proof="none", checks=())
     config = timm_config(record)
     assert config["architecture"] == "test_resnet"
     assert config["num_classes"] == 1000

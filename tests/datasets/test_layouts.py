@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spdify.datasets.layouts import image_folder, tiny_imagenet
+from spdify.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_splits_by_folder(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        write_images(f"data/{split}", ("b", "a"), count)
+    layout = image_folder(tmp_path / "data", 3)
+    assert layout.classes == ("a", "b")
+    assert {name: len(files) for name, files in layout.splits.items()} == {"train": 6, "validation": 4, "test": 2}
+    train = layout.splits["train"]
+    assert [path.parent.name for path in train.paths] == ["a"] * 3 + ["b"] * 3
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_one_folder_per_class_and_no_split(write_images: Callable[..., Path]) -> None:
+    layout = image_folder(write_images("data", ("cat", "dog"), 2), 3)
+    assert layout.classes == ("cat", "dog")
+    assert list(layout.splits) == ["all"]
+
+
+def test_other_files_and_deeper_folders(write_images: Callable[..., Path]) -> None:
+    folder = write_images("data", ("a", "b"), 1)
+    (folder / "a" / "notes.txt").write_text("no image")
+    (folder / "a" / ".hidden.png").write_bytes(b"")
+    write_images("data/a/deeper", ("still",), 2)
+    assert len(image_folder(folder, 3).splits["all"]) == 4
+
+
+def test_links_that_go_round_end(write_images: Callable[..., Path]) -> None:
+    folder = write_images("data", ("a", "b"), 1)
+    (folder / "a" / "again").symlink_to(folder / "a")
+    (folder / "a" / "up").symlink_to(folder)
+    found = image_folder(folder, 3).splits["all"]
+    assert sum(path.parent.name == "a" for path in found.paths[: found.labels.tolist().count(0)]) >= 1
+    assert len(found) <= 4
+
+
+def test_a_linked_class_is_read(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_images("data", ("a", "b"), 1)
+    write_images("elsewhere", ("c",), 2)
+    (folder / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    assert image_folder(folder, 3).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        ((), "there is nothing"),
+        ((("data/only", 1),), "a folder for each class, found 1"),
+        ((("data/val/a", 1), ("data/val/b", 1)), "has val but no train folder"),
+        ((("data/train/a", 1), ("data/train/b", 0)), "there is none"),
+        ((("data/train/a", 1), ("data/train/b", 1), ("data/test/a", 1), ("data/test/c", 1)), "has the class c"),
+    ],
+)
+def test_wrong_layouts(
+    write_images: Callable[..., Path], tmp_path: Path, make: tuple[tuple[str, int], ...], words: str
+) -> None:
+    for place, count in make:
+        parent, _, name = place.rpartition("/")
+        write_images(parent, (name,), count)
+    with pytest.raises(DataError, match=words) as caught:
+        image_folder(tmp_path / "data", 3)
+    assert caught.value.hint
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(DataError, match="there is a file"):
+        image_folder(tmp_path / "data", 3)
+
+
+def test_loose_images_are_mentioned(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    write_images("", ("data",), 2)
+    with pytest.raises(DataError, match="images beside them"):
+        image_folder(tmp_path / "data", 3)
+
+
+def test_tiny_imagenet(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n01", "n02", "n03"):
+        write_images(f"tiny-imagenet-200/train/{name}", ("images",), 2)
+    write_images("tiny-imagenet-200/val", ("images",), 3)
+    (root / "wnids.txt").write_text("n02\nn01\nn03\n")
+    (root / "words.txt").write_text("n01\tgoldfish, Carassius\nn02\tcrane\nn03\tcrane, lifting\nn04\tnot used\n")
+    marks = "".join(f"{i}.png\tn0{3 - i}\t0\t0\t1\t1\n" for i in range(3))
+    (root / "val" / "val_annotations.txt").write_text(marks)
+    for place in (root, tmp_path):
+        layout = tiny_imagenet(place, 3)
+        assert layout.classes == ("goldfish", "crane (n02)", "crane, lifting (n03)")
+        assert len(layout.splits["train"]) == 6
+        assert layout.splits["test"].labels.tolist() == [2, 1, 0]
+    (root / "val" / "val_annotations.txt").write_text("0.png\tn99\n")
+    with pytest.raises(DataError, match="unknown class n99"):
+        tiny_imagenet(tmp_path, 3)
+
+
+def test_tiny_imagenet_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read Tiny ImageNet") as caught:
+        tiny_imagenet(tmp_path, 3)
+    assert "tiny-imagenet-200.zip" in caught.value.hint

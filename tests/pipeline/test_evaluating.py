@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from spdify.datasets import DataOptions, DataSet, Pixels, open_data
+from spdify.errors import DataError, SourceError, UsageError
+from spdify.exporting import described
+from spdify.pipeline.evaluating import Normalisation, evaluate
+from spdify.records import Machine, MeasuredModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = Machine(device="cpu")
+
+
+class Brightest(nn.Module):
+    """Says which of three channels is the most intense; what it says depends on the normalisation."""
+
+    num_classes = 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def data(**changes: object) -> DataSet:
+    labels = torch.arange(30) % 3
+    images = torch.full((30, 3, 8, 8), 50, dtype=torch.uint8)
+    images[torch.arange(30), labels] = 200
+    images[0, 0], images[0, 1] = 50, 200  # one of the first class that looks like the second
+    pixels = Pixels(images, labels)
+    return DataSet(
+        **{"name": "made", "classes": ("r", "g", "b"), "train": pixels, "validation": None, "test": pixels, **changes}
+    )  # type: ignore[arg-type]
+
+
+def measure(model: object = None, dataset: DataSet | None = None, **options: object) -> MeasuredModel:
+    options = {"build": {"input_size": (3, 8, 8)}, "machine": CPU, **options}
+    return evaluate(model or Brightest(), data=dataset or data(), **options)  # type: ignore[arg-type]
+
+
+def test_figures_and_confusion() -> None:
+    found = measure(batch_size=8)
+    assert found.evaluation.images == 30
+    assert found.evaluation.top1 == pytest.approx(29 / 30)
+    assert found.confusion == ((9, 1, 0), (0, 10, 0), (0, 0, 10))
+    assert found.preprocessing_from == "mean and deviation of the training images"
+    assert found.images_per_second is not None
+    assert measure().images_per_second is None  # one batch only warms up
+
+
+def test_what_is_given_wins() -> None:
+    blind = measure(normalisation=Normalisation(mean=(1.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    assert blind.preprocessing_from == "as given"
+    assert blind.preprocessing.mean == (1.0, 0.0, 0.0)
+    assert blind.evaluation.top1 == pytest.approx(20 / 30)  # red is never the brightest
+    with pytest.raises(UsageError, match="3 channels by 2 means"):
+        measure(normalisation=Normalisation(mean=(1.0, 0.0)))
+
+
+def test_the_registry_says_how() -> None:
+    found = evaluate("test_resnet", data="digits", machine=CPU, build={"num_classes": 10, "input_size": (3, 32, 32)})
+    assert found.preprocessing_from == "as timm says"
+    assert found.preprocessing.mean == pytest.approx((0.5, 0.5, 0.5))
+    assert found.preprocessing.input_size == (3, 32, 32)
+
+
+def test_splits() -> None:
+    dataset = data(test=None)
+    assert measure(dataset=dataset).split == "train"
+    with pytest.raises(UsageError, match="test images of made: there are none") as caught:
+        measure(dataset=dataset, split="test")
+    assert caught.value.hint == "Expected one of train."
+
+
+def test_classes_that_do_not_fit() -> None:
+    with pytest.raises(DataError, match="it has 3 outputs, the data 2 classes") as caught:
+        measure(dataset=data(classes=("r", "g")))
+    assert "finetune" in caught.value.hint
+
+
+def exported(folder: Path, *, batch: str | int = "n", metadata: dict[str, str] | None = None) -> Path:
+    """Write the network as ONNX by hand."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)], "g",
+        [value("x", 1, [batch, 3, 8, 8])], [value("y", 1, [batch, 3])],
+        [onnx.helper.make_tensor("axes", 7, [2], [2, 3])],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.helper.set_model_props(model, metadata or {})
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_onnx_of_anybody(tmp_path: Path) -> None:
+    file = exported(tmp_path)
+    found = evaluate(file, data=data(), machine=CPU)
+    assert found.confusion == measure().confusion
+    assert found.preprocessing_from == "mean and deviation of the training images"
+    fixed = evaluate(exported(tmp_path, batch=4), data=data(), machine=CPU)  # 30 images: the last batch is filled up
+    assert fixed.confusion == found.confusion
+    with pytest.raises(UsageError, match=r"cannot measure .* on inputs of"):
+        evaluate(file, data=data(), machine=CPU, normalisation=Normalisation(size=(3, 16, 16)))
+
+
+def test_onnx_with_classes_of_its_own(tmp_path: Path) -> None:
+    how = measure().preprocessing
+    texts = {"spdify.preprocessing": how.model_dump_json(), "spdify.classes": '["r", "x", "b"]'}
+    with pytest.raises(DataError, match="its class 1 is 'x', that of the data 'g'"):
+        evaluate(exported(tmp_path, metadata=texts), data=data(), machine=CPU)
+    assert described({"spdify.preprocessing": "{}"}) == (None, ())
+    assert described({"spdify.classes": "not json"}) == (None, ())
+
+
+def test_files_that_are_no_onnx(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no such file"):
+        evaluate(tmp_path / "model.onnx", data="digits", machine=CPU)
+    (tmp_path / "model.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(SourceError, match="ONNX Runtime does not load it"):
+        evaluate(tmp_path / "model.onnx", data="digits", machine=CPU)
+
+
+def test_skipped_images_are_told(tmp_path: Path) -> None:
+    dataset = data(skipped=(tmp_path / "bad.png",))
+    assert measure(dataset=dataset).notes == ("1 images could not be read and were left out",)
+    assert measure().notes == ()
+
+
+def test_grey_networks_get_grey_images() -> None:
+    class Grey(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] == 1
+            return x.flatten(1)[:, :10]
+
+    found = evaluate(
+        Grey(), data="digits", machine=CPU, build={"input_size": (1, 8, 8)}, data_options=DataOptions(channels=3)
+    )
+    assert found.preprocessing.mean == (0.3058,)
+    assert open_data("digits").size == (32, 32)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import spdify
+from spdify.errors import BundleError, UsageError
+from spdify.pipeline.progress import Progress
+from spdify.pipeline.studying import Study, is_study, read_study, resume_study, run_study
+from spdify.records import EpochResult, Machine
+from spdify.training import make_recipe
+
+RECIPE = make_recipe("paper-cifar10", {"epochs": 2, "batch_size": 128, "lr": 0.05})
+CODE = f"{Path(__file__).with_name('training_networks.py')}:tiny"
+STUDY = Study(model=CODE, data="digits", recipe=RECIPE, machine=Machine(device="cpu"), seeds=(0, 1), sizes=(8, 16))
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a study that was cut off in its third run and resumed."""
+    place = tmp_path_factory.mktemp("study") / "study"
+    seen: list[EpochResult] = []
+
+    def stop(result: EpochResult, _: int) -> None:
+        seen.append(result)
+        if len(seen) == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_study(STUDY, place, progress=Progress(epoch=stop))
+    assert is_study(place)
+    assert not (place / "report.md").exists()
+    notes: list[str] = []
+    runs = resume_study(place, progress=Progress(note=notes.append))
+    assert len(runs) == 8
+    assert "resumed after epoch 1 of 2" in notes
+    return place
+
+
+def test_what_is_compared_begins_alike(folder: Path) -> None:
+    for size in (8, 16):
+        for seed in (0, 1):
+            both = [folder / "runs" / f"{arm}-{size}-seed{seed}" / "start" for arm in ("converted", "original")]
+            first, second = (load_file(start / "model.safetensors") for start in both)
+            assert set(second) <= set(first)
+            same = [name for name in second if first[name].shape == second[name].shape]
+            assert len(same) > len(second) / 2
+            assert all((first[name] == second[name]).all() for name in same)
+
+
+def test_a_study_that_was_cut_off_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    one = STUDY.model_copy(update={"seeds": (0,), "sizes": (16,)})
+    run_study(one, tmp_path / "study")
+    for arm in ("converted", "original"):
+        names = [
+            place / "runs" / f"{arm}-16-seed0" / "last" / "model.safetensors" for place in (folder, tmp_path / "study")
+        ]
+        first, second = map(load_file, names)
+        assert all((first[name] == second[name]).all() for name in first)
+    page = (tmp_path / "study" / "report.md").read_text()
+    assert "one seed says nothing more" in page
+    assert not (tmp_path / "study" / "sizes.svg").exists()
+
+
+def test_page_and_tables(folder: Path) -> None:
+    page = (folder / "report.md").read_text()
+    assert page.startswith(f"# {CODE} on digits")
+    assert "95% interval over 2 seeds" in page
+    assert "| 8 | " in page
+    assert "| parameters | " in page
+    assert "2 epochs" in page or "epochs 2" in page
+    with (folder / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 8
+    assert {row["network"] for row in rows} == {"converted", "original"}
+    assert {row["split"] for row in rows} == {"test"}
+    for name in ("curves-8.svg", "curves-16.svg", "sizes.svg"):
+        assert (folder / name).read_text().startswith("<svg")
+    assert "±" in (folder / "sizes.svg").read_text()
+
+
+def test_settings_are_kept(folder: Path) -> None:
+    assert read_study(folder) == STUDY
+    with pytest.raises(BundleError, match="not empty"):
+        run_study(STUDY, folder)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    spdify.convert("test_resnet", input_size=(3, 32, 32)).save(tmp_path / "bundle", onnx=False)
+    with pytest.raises(UsageError, match="a bundle no longer has its weights"):
+        run_study(STUDY.model_copy(update={"model": str(tmp_path / "bundle")}), tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot compare a network with itself"):
+        run_study(STUDY.model_copy(update={"rules": ("none",)}), tmp_path / "out")
+    with pytest.raises(UsageError, match="same sizes twice"):
+        run_study(STUDY.model_copy(update={"sizes": (8, 8)}), tmp_path / "out")
+    with pytest.raises(BundleError, match="cannot read"):
+        read_study(tmp_path)
+    assert not (tmp_path / "out").exists()
