@@ -16,14 +16,13 @@ from spdify.errors import DataError, SourceError, UsageError
 from spdify.exporting import OnnxModel, described
 from spdify.exporting.examples import Example
 from spdify.pipeline.opening import open_model
-from spdify.records import MeasuredModel, Preprocessing
+from spdify.records import Machine, MeasuredModel, Preprocessing
 from spdify.training import join, make_accelerator, measured_batches, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spdify.datasets import Images
-    from spdify.records import Machine
     from spdify.sources import BuildArguments
 
 SPLITS = ("test", "validation", "train")
@@ -51,8 +50,7 @@ class _Classifier:
 
     Attributes:
         name: As it was named.
-        predict: Gives logits for a batch of inputs, both on the CPU or on the device.
-        outputs: Number of classes; None where it is only known from the outputs.
+        predict: Gives logits for a batch of inputs.
         size: C,H,W of the inputs.
         preprocessing: As far as the model says.
         says: Who says so, in words.
@@ -103,10 +101,8 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
         DataError: The classes are not those of the model, or images cannot be read.
         SpdifyError: The model or the data cannot be opened.
     """
-    from spdify.records import Machine as MachineRecord  # noqa: PLC0415
-
-    wanted = normalisation or Normalisation()
-    accelerator = make_accelerator(machine or MachineRecord())
+    wanted, machine = normalisation or Normalisation(), machine or Machine()
+    accelerator = make_accelerator(machine)
     progress("opening the model")
     is_onnx = not isinstance(model, nn.Module) and str(model).endswith(ONNX)
     if is_onnx:
@@ -124,7 +120,7 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     world = 1 if is_onnx else accelerator.num_processes
     batches = measured_batches(
         images, how, batch_size=classifier.batch or batch_size, rank=accelerator.process_index if world > 1 else 0,
-        world=world, device="cpu" if is_onnx else accelerator.device, workers=machine.workers if machine else 0,
+        world=world, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
     )  # fmt: skip
     own = scores_of(lambda inputs: _checked(timed(inputs), classifier, dataset), batches)
     if world > 1:

@@ -146,7 +146,8 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
             size = arguments.get("input_size") or (dataset.size and (channels, *dataset.size))
             start = make_start(
                 model, classes=len(dataset.classes), size=size, build=arguments,
-                settings=conversion or ConversionSettings(seed=training.seed), code=code, command=command, progress=progress.step,
+                settings=conversion or ConversionSettings(seed=training.seed), code=code, command=command,
+                progress=progress.step,
             )  # fmt: skip
             how = _preprocessing(dataset, start, training)
             run = _run_record(model, dataset, options, training, how, accelerator.num_processes, command)

@@ -74,6 +74,8 @@ def open_model(
     if is_bundle(model):
         _require_one_meaning(model)
         return _open_bundle(Path(model), options, inputs, code)
+    if is_bundle(Path(model) / "best"):
+        raise UsageError(f"cannot open {model}: it is a training run", hint=f"Name one of its bundles: {model}/best.")
     if isinstance(model, Path) or _is_path_of_folder(model):
         raise BundleError(f"cannot open {model}: it is no folder that spdify wrote", hint=FOLDER_HINT)
     if code is not None:
