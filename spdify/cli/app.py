@@ -73,17 +73,26 @@ def _top(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="[bundle|plan|report|inspection|zoo]", help="Which file.")] = "bundle",
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="[bundle|plan|report|inspection|zoo|run|result|study|evaluation]", help="Which file."),
+    ] = "bundle",
     debug: o.Debug = False,
 ) -> None:
-    """Print the JSON Schema of spdify.json (bundle), a plan, report.json, `inspect --json`, or a sweep's line (zoo)."""
+    """Print the JSON Schema of what spdify writes.
+
+    spdify.json (bundle), a plan, report.json, `inspect --json`, a sweep's line (zoo); of a training run.json (run),
+    result.json (result) and study.json (study); `evaluate --json` (evaluation).
+    """
     from spdify.errors import UsageError
-    from spdify.records import BundleRecord, Plan, Record, Report
+    from spdify.pipeline.studying import Study
+    from spdify.records import BundleRecord, MeasuredModel, Plan, Record, Report, TrainingResult, TrainingRun
     from spdify.reporting import Inspection
     from spdify.zoo.records import ZooRecord
 
     kinds: dict[str, type[Record]] = {
         "bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection, "zoo": ZooRecord,
+        "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel,
     }  # fmt: skip
     if kind not in kinds:
         raise UsageError(

@@ -340,6 +340,8 @@ def _train(
             state, history = saved
             trainer.load_state(state)
             progress.note(f"resumed after epoch {trainer.epoch} of {run.recipe.epochs}")
+        log = folder.log if accelerator.is_main_process else _silent
+        log(f"{'resumed' if history else 'started'} after epoch {trainer.epoch}, {accelerator.num_processes} processes")
         if run.track:
             _init_trackers(accelerator, run)
         while trainer.epoch < run.recipe.epochs:
@@ -348,12 +350,18 @@ def _train(
                 _save(folder, start, run, trainer, history)
             if run.track:
                 accelerator.log(_figures(history[-1]), step=history[-1].epoch)
+            log(" ".join(f"{name}={value:.6g}" for name, value in _figures(history[-1]).items()))
             progress.epoch(history[-1], run.recipe.epochs)
         accelerator.wait_for_everyone()
         result = _finish(folder, start, run, trainer, history, dataset, original, accelerator, progress)
+        log(f"ended: epoch {result.best_epoch}, {result.split} top-1 {result.evaluation.top1:.6g}")
         for tracker in accelerator.trackers:
             tracker.finish()
     return result
+
+
+def _silent(_: str) -> None:
+    """Log nothing: the first process does."""
 
 
 def _make_trainer(  # noqa: PLR0913 - all that a training needs
@@ -473,7 +481,12 @@ def _write_best(  # noqa: PLR0913 - all that a bundle says
 
 def _figures(result: EpochResult) -> dict[str, float]:
     """Give an epoch's figures by name, for trackers."""
-    figures = {"lr": result.lr, "train/loss": result.train_loss, "train/images_per_second": result.images_per_second}
+    figures = {
+        "epoch": float(result.epoch),
+        "lr": result.lr,
+        "train/loss": result.train_loss,
+        "train/images_per_second": result.images_per_second,
+    }
     found = result.validation
     if found is not None:
         figures |= {"validation/top1": found.top1, "validation/top5": found.top5, "validation/loss": found.loss}

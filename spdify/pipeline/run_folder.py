@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-RUN, RESULT, RESULTS, CURVES, STATE, SCORES = (
-    "run.json", "result.json", "results.csv", "curves.svg", "state.safetensors", "scores.safetensors",
+RUN, LOG, RESULT, RESULTS, CURVES, STATE, SCORES = (
+    "run.json", "train.log", "result.json", "results.csv", "curves.svg", "state.safetensors", "scores.safetensors",
 )  # fmt: skip
 COLUMNS = (
     "epoch", "lr", "train_loss", "validation_loss", "validation_top1", "validation_top5",
@@ -112,6 +113,15 @@ class RunFolder:
             raise BundleError(
                 f"cannot read {file}: {error}", hint="The file is damaged: start the run anew in another folder."
             ) from error
+
+    def log(self, words: str) -> None:
+        """Add a line to `train.log`, with the time."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with (self.path / LOG).open("a", encoding="utf-8") as stream:
+                stream.write(f"{now} {words}\n")
+        except OSError as error:
+            raise write_error(self.path / LOG, error) from error
 
     def save_tables(self, history: Sequence[EpochResult]) -> None:
         """Write `results.csv` and `curves.svg`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -174,6 +175,10 @@ def read_study(folder: Path) -> Study:
 
 
 def _check(study: Study) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "cannot compare networks in several processes at once", hint="Leave out torchrun, or train them one by one."
+        )
     if study.compare and is_bundle(study.model):
         raise UsageError(
             f"cannot compare {study.model} with the network it was made from: a bundle no longer has its weights",

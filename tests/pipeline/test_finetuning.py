@@ -77,8 +77,8 @@ def test_the_run_folder(whole: tuple[Path, TrainingResult]) -> None:
     folder, result = whole
     names = {path.name for path in folder.iterdir() if path.name != locking.LOCK}
     assert names == {
-        "run.json", "start", "last", "best", "state.safetensors", "results.csv", "curves.svg", "result.json",
-        "scores.safetensors",
+        "run.json", "train.log", "start", "last", "best", "state.safetensors", "results.csv", "curves.svg",
+        "result.json", "scores.safetensors",
     }  # fmt: skip
     with (folder / "results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
