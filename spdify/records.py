@@ -565,11 +565,11 @@ class Recipe(Record):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=128, ge=2)
     optimizer: str = "sgd"
-    lr: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     decay_all: bool = False
-    new_lr_factor: float = Field(default=1.0, gt=0)
+    new_lr_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     only_new_epochs: int = Field(default=0, ge=0)
     sched: Literal["cosine", "step", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
@@ -703,6 +703,7 @@ class TrainingRun(Record):
         channels: Channels that images are read with.
         validation_share: Share of the training images that was held back.
         skip_corrupt: Whether images that cannot be read are left out.
+        from_disk: Whether images were read each time.
         known: What the data set was then.
         preprocessing: How images become inputs.
         recipe: How to train.
@@ -722,6 +723,7 @@ class TrainingRun(Record):
     channels: int
     validation_share: float
     skip_corrupt: bool
+    from_disk: bool = False
     known: DataRecord
     preprocessing: Preprocessing
     recipe: Recipe
@@ -806,6 +808,7 @@ class Calibration(Record):
         images: Number of images that were fitted to.
         held_out: Number of images that errors were measured on.
         preprocessing: How images became inputs.
+        trainings: Number of trainings that came before it.
         pools: What was fitted.
         not_fitted: Approximate sites that were not, and why.
         norms: Number of batch norms whose statistics were taken anew.
@@ -818,6 +821,7 @@ class Calibration(Record):
     images: int
     held_out: int
     preprocessing: Preprocessing
+    trainings: int = 0
     pools: tuple[FittedPool, ...] = ()
     not_fitted: dict[str, str] = Field(default_factory=dict)
     norms: int = 0
@@ -872,6 +876,6 @@ class BundleRecord(Record):
     @property
     def preprocessing(self) -> Preprocessing | None:
         """How images become inputs: as in the last training or calibration, else as the source says."""
-        if self.trainings:
-            return self.trainings[-1].preprocessing
-        return self.calibrations[-1].preprocessing if self.calibrations else self.source.preprocessing
+        if self.calibrations and self.calibrations[-1].trainings == len(self.trainings):
+            return self.calibrations[-1].preprocessing
+        return self.trainings[-1].preprocessing if self.trainings else self.source.preprocessing

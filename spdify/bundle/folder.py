@@ -106,11 +106,16 @@ def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> 
 
 def _open_up(stage: Path) -> None:
     """Give the usual permissions: mkdtemp and safetensors give the owner alone access."""
+    usual_access(stage)
+    for path in stage.rglob("*"):
+        usual_access(path)
+
+
+def usual_access(path: Path) -> None:
+    """Give a file or folder the access that a new one has."""
     mask = os.umask(0)
     os.umask(mask)
-    stage.chmod(0o777 & ~mask)
-    for path in stage.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _put_in_place(stage: Path, folder: Path) -> None:

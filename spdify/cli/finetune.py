@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from spdify.records import StudyRun, TrainingResult
     from spdify.sources import BuildArguments
 
+SMALLEST = 4  # height of an image
 RECIPE, COMPARING, CONVERTING = "Recipe", "Comparing", "Conversion"
 
 
 def finetune(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help=o.MODEL_HELP + " Left out with --resume.", show_default=False)
     ] = None,
@@ -47,6 +49,14 @@ def finetune(
     download: o.Download = False,
     validation_share: o.ValidationShare = 0.1,
     skip_corrupt: o.SkipCorrupt = False,
+    from_disk: Annotated[
+        bool,
+        typer.Option(
+            "--from-disk",
+            help="Read images from the disk each time, even where they fit in memory.",
+            rich_help_panel=o.IMAGES,
+        ),
+    ] = False,
     mean: o.Mean = None,
     std: o.Std = None,
     rules: Annotated[
@@ -116,7 +126,7 @@ def finetune(
     grad_accum_steps: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Parts that a process's share of a batch is split into.", rich_help_panel=o.MACHINE
+            metavar="N", min=1, help="Parts that a process's share of a batch is split into.", rich_help_panel=o.MACHINE
         ),
     ] = 1,
     channels_last: Annotated[
@@ -170,6 +180,8 @@ def finetune(
             "cannot tell what to train: expected either a model, or --resume RUN",
             hint="A run of your own code is resumed with --code path/file.py:FACTORY.",
         )
+    if resume is not None:
+        _require_alone(context)
     with training_progress() as progress:
         progress.step("loading PyTorch")
         if resume is not None:
@@ -194,7 +206,8 @@ def finetune(
                 output=output or default_run(model or "", rules, data),
                 data=data,
                 options=DataOptions(
-                    folder=data_dir, download=download, validation_share=validation_share, skip_corrupt=skip_corrupt
+                    folder=data_dir, download=download, validation_share=validation_share, skip_corrupt=skip_corrupt,
+                    from_disk=from_disk,
                 ),
                 conversion=ConversionSettings(
                     tuple(rules), tuple(overrides or ()), proof, init, width_factor, depth_factor, seed=seed
@@ -209,6 +222,7 @@ def finetune(
                     mean=o.numbers("--mean", mean), std=o.numbers("--std", std), onnx=onnx, track=tuple(track or ()),
                 ),
                 build=build, code=code, overwrite=overwrite, command=shlex.join(["spdify", *sys.argv[1:]]),
+                factor_given=any(item.startswith("new_lr_factor") for item in recipe_set or ()),
             )  # fmt: skip
             with _resumable(asked, progress):
                 if compare_baseline or resolution or seeds > 1:
@@ -218,6 +232,29 @@ def finetune(
                     outcome = _finetune(asked, progress)
     if os.environ.get("RANK", "0") == "0":
         _show(outcome, as_json=as_json)
+
+
+def _require_alone(context: typer.Context) -> None:
+    """Refuse options that a run which is resumed would not follow: it has its own."""
+    from spdify.errors import UsageError
+
+    allowed = {"resume", "code", "as_json", "quiet", "verbose", "debug"}
+    given = [
+        name for name in context.params
+        if name not in allowed and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]  # fmt: skip
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError(
+            f"cannot use {options} with --resume: a run goes on with the settings it was started with",
+            hint="Leave them out, or start a new run.",
+        )
+
+
+def _is_code(model: str) -> bool:
+    from spdify.sources import parse_spec
+
+    return parse_spec(model).kind == "code"
 
 
 @dataclass(frozen=True)
@@ -234,17 +271,20 @@ class _Asked:
     code: str | None
     overwrite: bool
     command: str
+    factor_given: bool
 
 
 @contextmanager
 def _resumable(asked: _Asked, progress: Progress) -> Iterator[None]:
     """Say how to go on where a run that has begun ends early."""
+    files = [asked.output / name for name in ("run.json", "study.json")]
+    before = [file.stat().st_mtime_ns if file.is_file() else None for file in files]
     try:
         yield
     except BaseException:
-        begun = any((asked.output / name).is_file() for name in ("run.json", "study.json"))
-        if begun and not (asked.output / "result.json").exists():
-            code = asked.code or (asked.model if ".py:" in asked.model else None)
+        after = [file.stat().st_mtime_ns if file.is_file() else None for file in files]
+        if after != before and not (asked.output / "result.json").exists():
+            code = asked.code or (asked.model if _is_code(asked.model) else None)
             more = ["--code", code] if code else []
             progress.note("go on with: " + shlex.join(["spdify", "finetune", "--resume", str(asked.output), *more]))
         raise
@@ -282,15 +322,24 @@ def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress
     if asked.build.get("input_size") and sizes:
         raise UsageError("cannot use --input-size and --resolution together", hint="Leave one of them out.")
     conversion, training, build = asked.conversion, asked.training, asked.build
+    recipe = training.recipe
+    if compare and not asked.factor_given:
+        # What is new is a matter of the conversion: another rate would be another recipe for one of the two.
+        recipe = recipe.model_copy(update={"new_lr_factor": 1.0})
     size = build.get("input_size")
+    if size is not None and len(set(size[1:])) > 1:
+        raise UsageError(f"cannot compare at {size[1:]}: sizes are heights equal to widths here")
+    # Whole paths: a study is resumed from anywhere.
+    options, books = asked.options, [str(Path(b).resolve()) if Path(b).is_file() else b for b in conversion.rules]
     study = Study(
-        model=asked.model, rules=tuple(conversion.rules), overrides=conversion.overrides, init=conversion.init,
+        model=asked.model, rules=tuple(books), overrides=conversion.overrides, init=conversion.init,
         width_factor=conversion.width_factor, depth_factor=conversion.depth_factor, proof=conversion.proof,
-        pretrained=build.get("pretrained", False), checkpoint=_text(build.get("checkpoint")),
+        pretrained=build.get("pretrained", False), checkpoint=_resolved(build.get("checkpoint")),
         num_classes=build.get("num_classes"), model_kwargs=dict(build.get("model_kwargs", {})),
         channels=size[0] if size else build.get("in_chans") or 3, reparameterize=build.get("reparameterize", False),
-        data=asked.data, data_folder=str(asked.options.folder), validation_share=asked.options.validation_share,
-        skip_corrupt=asked.options.skip_corrupt, recipe=training.recipe, machine=training.machine, compare=compare,
+        data=_absolute(asked.data), data_folder=str(options.folder.resolve()),
+        validation_share=options.validation_share, skip_corrupt=options.skip_corrupt, from_disk=options.from_disk,
+        recipe=recipe, machine=training.machine, compare=compare,
         seeds=tuple(range(training.seed, training.seed + seeds)), sizes=(size[1],) if size else sizes,
         mean=training.mean, std=training.std, command=asked.command,
     )  # fmt: skip
@@ -301,8 +350,14 @@ def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress
     return asked.output, runs
 
 
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
+def _resolved(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
+def _absolute(data: str) -> str:
+    """Give the name of a data set with its whole path."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
@@ -312,8 +367,10 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         sizes = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise UsageError(f"cannot read --resolution {text!r}: expected whole numbers, for example 8,16,32")
+    if any(size < SMALLEST for size in sizes):
+        raise UsageError(
+            f"cannot read --resolution {text!r}: expected whole numbers from {SMALLEST} on, for example 8,16,32"
+        )
     return sizes
 
 

@@ -96,7 +96,12 @@ def calibrate(
     std: o.Std = None,
     input_size: o.InputSize = None,
     pools: Annotated[bool, typer.Option("--pools/--no-pools", help="Whether to fit approximate pools.")] = True,
-    norms: Annotated[bool, typer.Option("--norms/--no-norms", help="Whether to renew batch-norm statistics.")] = True,
+    norms: Annotated[
+        bool | None,
+        typer.Option(
+            "--norms/--no-norms", help="Renew batch-norm statistics (default: where something is approximate)."
+        ),
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to write and compare model.onnx.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in the output folder.")] = False,
     code: o.Code = None,

@@ -286,6 +286,10 @@ def render_calibration(console: Console, found: Calibration, folder: Path) -> No
         f"{found.after:.3g} with the statistics of {found.norms} batch norms taken anew",
         markup=False,
     )
+    if found.after > found.after_pools:
+        console.print(
+            "The new statistics have moved it away from the original: --no-norms leaves them out.", style="yellow"
+        )
     console.print(
         f"Errors are relative to the original (root of summed squares), on {found.held_out:,} images held out of "
         f"{found.images + found.held_out:,}.",

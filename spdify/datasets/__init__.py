@@ -1,6 +1,6 @@
 """Images to train on and to measure with: data sets, their splits, and how an image becomes an input."""
 
-from spdify.datasets.fitting import fit_to, fitted, normalise
+from spdify.datasets.fitting import check_normalisation, fit_to, fitted, normalise
 from spdify.datasets.images import Files, Images, Pixels
 from spdify.datasets.opening import NAMES, DataOptions, DataSet, mean_and_deviation, open_data
 
@@ -11,6 +11,7 @@ __all__ = [
     "Files",
     "Images",
     "Pixels",
+    "check_normalisation",
     "fit_to",
     "fitted",
     "mean_and_deviation",

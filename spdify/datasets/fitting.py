@@ -12,6 +12,8 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from spdify.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from spdify.datasets.images import Pixels
@@ -69,6 +71,18 @@ def fitted(pixels: Pixels, how: Preprocessing) -> Pixels:
         return pixels
     images = torch.cat([fit_to(chunk, how) for chunk in torch.split(pixels.images, CHUNK)])
     return replace(pixels, images=images)
+
+
+def check_normalisation(mean: Sequence[float], deviation: Sequence[float], channels: int) -> None:
+    """Refuse a mean and a deviation that cannot be used.
+
+    Raises:
+        UsageError: They are not one per channel, not finite, or a deviation is not positive.
+    """
+    if not len(mean) == len(deviation) == channels:
+        raise UsageError(f"cannot normalise {channels} channels by {len(mean)} means and {len(deviation)} deviations")
+    if not all(map(math.isfinite, (*mean, *deviation))) or min(deviation) <= 0:
+        raise UsageError(f"cannot normalise by mean {tuple(mean)} and deviation {tuple(deviation)}")
 
 
 def normalise(images: Tensor, how: Preprocessing) -> Tensor:

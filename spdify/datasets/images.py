@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from spdify.errors import DataError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # of one image: above it PIL suspects an attack
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of decoded images that are kept in memory at most."""
+"""Bytes of decoded images that are kept in memory at most. Fixed: what a run does must not depend on what is free."""
 
 _READERS = 8
 
@@ -92,8 +92,8 @@ class Files:
 
     def digest(self) -> str:
         """Hash labels, names and sizes of the files; their content is not read."""
-        names = "\n".join(f"{'/'.join(p.parts[-3:])} {p.stat().st_size}" for p in self.paths)
-        return _digest(self.labels.numpy().tobytes(), names.encode())
+        names = (os.fsencode("/".join(p.parts[-3:])) + f" {p.stat().st_size}\n".encode() for p in self.paths)
+        return _digest(self.labels.numpy().tobytes(), *names)
 
 
 Images: TypeAlias = Pixels | Files
@@ -131,7 +131,9 @@ def decode(path: Path, channels: int) -> Tensor:
         raise
     except Exception as error:
         # Decoders of damaged files raise whatever they come upon.
-        words = str(error).replace(str(path), "it").replace("'", "") or type(error).__name__
+        words = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            words = "Pillow does not know what it is"
         raise DataError(f"cannot read the image {path}: {words}", hint=CORRUPT_HINT) from error
     pixels = torch.from_numpy(array)
     return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()  # noqa: PLR2004 - (H, W)
@@ -178,7 +180,7 @@ def in_memory(files: Files, *, limit: int = MEMORY_LIMIT) -> Pixels | None:
         DataError: One cannot be decoded.
     """
     first = files.read(0)
-    if len(files) * first.numel() > min(limit, _free_memory() // 3):
+    if len(files) * first.numel() > limit:
         return None
     images = torch.empty((len(files), *first.shape), dtype=torch.uint8)
 
@@ -191,17 +193,10 @@ def in_memory(files: Files, *, limit: int = MEMORY_LIMIT) -> Pixels | None:
         return True
 
     chunks = [range(start, min(start + 256, len(files))) for start in range(0, len(files), 256)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        results = pool.map(fill, chunks)
-        if not all(results):  # stops at the first that differs
-            pool.shutdown(cancel_futures=True)
-            return None
-    return Pixels(images, files.labels, tuple(map(str, files.paths)))
-
-
-def _free_memory() -> int:
-    """Give the bytes of memory that are free; where the system does not say, much."""
+    pool = ThreadPoolExecutor(_READERS)
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 2**62
+        if not all(pool.map(fill, chunks)):  # stops at the first that differs
+            return None
+    finally:
+        pool.shutdown(cancel_futures=True)  # nor does a fault wait for the rest
+    return Pixels(images, files.labels, tuple(map(str, files.paths)))

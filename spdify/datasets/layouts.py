@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,15 @@ def image_folder(root: Path, channels: int) -> Layout:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(f"cannot read images from {root}: expected a folder, there is {found}", hint=LAYOUT_HINT)
-    folders = {child.name.lower(): child for child in _folders(root)}
+    # A folder without folders in it is a class, whatever it is called.
+    folders = {child.name.lower(): child for child in _folders(root) if _folders(child)}
     names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    places = {split: folders[n] for split, words in names.items() for n in words if n in folders}
+    named = {split: [folders[n] for n in words if n in folders] for split, words in names.items()}
+    if twice := next((both for both in named.values() if len(both) > 1), None):
+        raise DataError(
+            f"cannot read images from {root}: {' and '.join(p.name for p in twice)} mean the same", hint=LAYOUT_HINT
+        )
+    places = {split: folder[0] for split, folder in named.items() if folder}
     if "train" not in places and places:
         raise DataError(
             f"cannot read images from {root}: it has {', '.join(p.name for p in places.values())} but no train folder",
@@ -92,7 +99,7 @@ def tiny_imagenet(root: Path, channels: int) -> Layout:
 def _classes(folder: Path) -> tuple[str, ...]:
     classes = tuple(sorted(child.name for child in _folders(folder)))
     if len(classes) < FEWEST_CLASSES:
-        loose = " and images beside them" if any(_is_image(p) for p in folder.iterdir()) else ""
+        loose = " and images beside them" if any(p.suffix.lower() in IMG_EXTENSIONS for p in folder.iterdir()) else ""
         raise DataError(
             f"cannot read images from {folder}: expected a folder for each class, found {len(classes)}{loose}",
             hint=LAYOUT_HINT,
@@ -135,15 +142,12 @@ def _images_in(folder: Path) -> list[Path]:
         if (real := current.resolve()) in seen:
             continue
         seen.add(real)
-        for child in current.iterdir():
-            if child.name.startswith("."):
-                continue
-            if child.is_dir():
-                waiting.append(child)
-            elif _is_image(child):
-                found.append(child)
+        with os.scandir(current) as entries:  # which knows what is a folder without asking the disk again
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    waiting.append(current / entry.name)
+                elif entry.name.lower().endswith(IMG_EXTENSIONS) and entry.is_file():
+                    found.append(current / entry.name)
     return sorted(found)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMG_EXTENSIONS and path.is_file()

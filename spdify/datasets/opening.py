@@ -39,6 +39,7 @@ class DataOptions:
         validation_share: Share of the training images that is held back for validation where the data set has no
             validation split; 0 for none.
         skip_corrupt: Leave images out that cannot be decoded, and count them.
+        from_disk: Do not keep the images of a folder in memory, even where they are of one size and fit.
     """
 
     folder: Path = Path("data")
@@ -46,6 +47,7 @@ class DataOptions:
     channels: int = 3
     validation_share: float = 0.1
     skip_corrupt: bool = False
+    from_disk: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can only fail later.
@@ -175,7 +177,7 @@ def _from_layout(name: str, layout: Layout, options: DataOptions) -> DataSet:
             skipped += bad
             if not len(kept):
                 raise DataError(f"cannot read the {split} images of {name}: none of {len(listed)} can be decoded")
-        splits[split] = in_memory(kept) or kept
+        splits[split] = kept if options.from_disk else in_memory(kept) or kept
     if len({type(images) for images in splits.values()}) > 1:
         # One way of reading for all: the files' sizes differ somewhere.
         splits = {split: _as_files(images, options.channels) for split, images in splits.items()}
@@ -201,6 +203,11 @@ def _split(
     if train is None:
         everything = splits["all"]
         rest, held = hold_back(everything.labels, TEST_SHARE)
+        if not len(held):
+            raise DataError(
+                f"cannot hold back {TEST_SHARE:.0%} of {name} for testing: its classes have too few images",
+                hint="Give the data set a test folder, or more images.",
+            )
         train, test = everything.subset(rest), everything.subset(held)
     validation = splits.get("validation")
     if validation is None and options.validation_share:
@@ -210,6 +217,11 @@ def _split(
                 f"cannot hold back {options.validation_share:.0%} of {name} for validation: its classes have too few "
                 f"images ({len(train)} in {len(classes)} classes)",
                 hint="Hold back more (--validation-share 0.3), or nothing (0), or add a val folder.",
+            )
+        if len(train.labels[rest].unique()) < len(train.labels.unique()):  # type: ignore[no-untyped-call]
+            raise DataError(
+                f"cannot hold back {options.validation_share:.1%} of {name}: no image of a class is left to train on",
+                hint="Lower --validation-share.",
             )
         train, validation = train.subset(rest), train.subset(held)
     return DataSet(name, classes, train, validation, test, skipped=skipped)

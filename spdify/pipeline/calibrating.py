@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from spdify.blocks import SPDConv
-from spdify.bundle import check_output, read_record, read_report, read_weights, staged_folder, write_bundle
-from spdify.datasets import DataOptions, DataSet, mean_and_deviation, open_data
+from spdify.bundle import check_output, is_bundle, read_record, read_report, read_weights, staged_folder, write_bundle
+from spdify.datasets import DataOptions, DataSet, check_normalisation, mean_and_deviation, open_data
 from spdify.engine import rebuild
 from spdify.engine.carrying import as_it_runs
 from spdify.engine.places import block_places
@@ -58,7 +58,7 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
     normalisation: Normalisation | None = None,
     images: int = 1024,
     pools: bool = True,
-    norms: bool = True,
+    norms: bool | None = None,
     onnx: bool = True,
     overwrite: bool = False,
     code: str | None = None,
@@ -77,7 +77,8 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
         normalisation: How images become inputs, where the bundle does not say or is to be overruled.
         images: Number of images, of which a fifth is held out to measure errors on.
         pools: Whether pools are fitted.
-        norms: Whether statistics are taken anew.
+        norms: Whether statistics are taken anew; by default where something is approximate. Of an exact network they
+            are the original's, and new ones move it away.
         onnx: Whether the result is exported.
         overwrite: Whether a bundle that is in `output` may be replaced.
         code: For a bundle of somebody's own network, the source that builds the original.
@@ -90,6 +91,8 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
     folder, output = Path(folder), Path(output)
     check_output(output, overwrite=overwrite)
     progress("opening the model")
+    if is_bundle(folder / "best"):
+        raise UsageError(f"cannot open {folder}: it is a training run", hint=f"Name a bundle of it: {folder}/best.")
     record = read_record(folder)
     original = build_original(code, record) if code is not None else None
     pair = _pair(record, folder, original)
@@ -101,7 +104,7 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
     how = _preprocessing(record, normalisation or Normalisation(), dataset, size)
     found = _calibrate(pair, _inputs(dataset, how, images), progress, pools=pools, norms=norms)
-    calibration = found.model_copy(update={"data": dataset.name})
+    calibration = found.model_copy(update={"data": dataset.name, "trainings": len(record.trainings)})
     progress("writing, with ONNX" if onnx else "writing")
     _write(folder, output, record, pair.network, calibration, overwrite=overwrite, onnx=onnx)
     return calibration
@@ -163,6 +166,10 @@ class _Inputs:
     def __call__(self) -> Iterator[Tensor]:
         return (inputs for inputs, *_ in measured_batches(self.images, self.how, batch_size=BATCH))
 
+    def whole_batches(self) -> Iterator[Tensor]:
+        """Leave out a rest that would count as much as a batch, and may be a single image."""
+        return (inputs for inputs in self() if len(inputs) == BATCH)
+
 
 def _inputs(dataset: DataSet, how: Preprocessing, count: int) -> tuple[_Inputs, _Inputs]:
     """Take images evenly from the training split; every fifth is held out."""
@@ -183,11 +190,13 @@ def _preprocessing(
         mean, std = mean_and_deviation(dataset.train)
         how = Preprocessing(input_size=size, mean=mean, std=std)
     changes = {"mean": wanted.mean or how.mean, "std": wanted.std or how.std, "input_size": wanted.size or size}
-    return how.model_copy(update=changes)
+    how = how.model_copy(update=changes)
+    check_normalisation(how.mean, how.std, size[0])
+    return how
 
 
 def _calibrate(
-    pair: _Pair, inputs: tuple[_Inputs, _Inputs], progress: Callable[[str], None], *, pools: bool, norms: bool
+    pair: _Pair, inputs: tuple[_Inputs, _Inputs], progress: Callable[[str], None], *, pools: bool, norms: bool | None
 ) -> Calibration:
     """Fit, and measure the errors before and after."""
     network, reference, (fitted_to, held_out) = pair.network, pair.reference, inputs
@@ -200,11 +209,14 @@ def _calibrate(
         fitted.append(FittedPool(path=path, before=old, after=pool_error(network, reference, path, held_out)))
     after_pools = output_error(network, reference, held_out)
     count = 0
-    if norms:
+    if norms or (norms is None and (pair.paths or pair.not_fitted)):
         progress("taking the statistics of batch norms anew")
-        count = calibrate_norms(network, fitted_to)
+        count = calibrate_norms(network, fitted_to.whole_batches)
     if not fitted and not count:
-        raise NothingToConvertError("nothing to calibrate: neither a pool that can be fitted nor a batch norm")
+        raise NothingToConvertError(
+            "nothing to calibrate: neither an approximate pool that can be fitted nor a batch norm to renew",
+            hint="Where all is exact, batch norms keep the original's statistics; --norms renews them all the same.",
+        )
     return Calibration(
         data="", images=fitted_to.count, held_out=held_out.count, preprocessing=held_out.how, pools=tuple(fitted),
         not_fitted=pair.not_fitted if pools else {}, norms=count, before=before, after_pools=after_pools,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spdify.bundle import is_bundle, read_record
-from spdify.datasets import DataOptions, DataSet, mean_and_deviation, open_data
+from spdify.datasets import DataOptions, DataSet, check_normalisation, mean_and_deviation, open_data
+from spdify.engine.classifiers import class_count
 from spdify.errors import DataError, SourceError, UsageError
 from spdify.exporting import OnnxModel, described
 from spdify.exporting.examples import Example
@@ -154,6 +155,7 @@ def _from_model(
     network = opened.model.to(device).eval()
     if len(opened.inputs.args) != 1 or opened.inputs.kwargs:
         raise UsageError(f"cannot measure {opened.source.name}: it does not take one batch of images")
+    class_count(opened.model, opened.inputs)  # says so where it gives no class scores
     record = opened.record
     preprocessing = record.preprocessing if record else opened.source.preprocessing
     trained = record is not None and bool(record.trainings or record.calibrations)
@@ -280,8 +282,5 @@ def _preprocessing(classifier: _Classifier, wanted: Normalisation, dataset: Data
         changes |= {"mean": wanted.mean or how.mean, "std": wanted.std or how.std}
         words = "as given"
     how = how.model_copy(update=changes)
-    if not len(how.mean) == len(how.std) == how.input_size[0]:
-        raise UsageError(
-            f"cannot normalise {how.input_size[0]} channels by {len(how.mean)} means, {len(how.std)} deviations"
-        )
+    check_normalisation(how.mean, how.std, how.input_size[0])
     return how, words

@@ -15,8 +15,8 @@ from torch import nn
 
 from spdify.bundle import check_output, is_bundle, read_record, staged_folder
 from spdify.bundle.locking import locked
-from spdify.datasets import DataOptions, DataSet, mean_and_deviation, open_data
-from spdify.errors import CheckFailedError, DataError, ExportError, SpdifyError, UsageError
+from spdify.datasets import DataOptions, DataSet, check_normalisation, mean_and_deviation, open_data
+from spdify.errors import BundleError, CheckFailedError, DataError, ExportError, SpdifyError, TrainingError, UsageError
 from spdify.exporting import UNVERIFIED
 from spdify.graph.census import take_census
 from spdify.pipeline.conversion import versions
@@ -37,7 +37,9 @@ from spdify.records import (
     TrainingRun,
 )
 from spdify.reporting import measure
-from spdify.training import RECIPES, Share, Trainer, carried_masks, make_accelerator, make_batches
+from spdify.training import RECIPES, Share, Trainer, carried_masks, make_accelerator, make_batches, pack
+from spdify.training.optimizing import make_optimizer
+from spdify.training.trainer import DIVERGED_HINT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +67,7 @@ class TrainingSettings:
         track: `tensorboard` and `wandb`, or neither.
 
     Raises:
-        UsageError: They do not fit together, or a tracker is not installed.
+        UsageError: A tracker is not known, or not installed.
     """
 
     recipe: Recipe = RECIPES["finetune"]
@@ -83,8 +85,6 @@ class TrainingSettings:
                 raise UsageError(f"cannot track with {tracker!r}", hint=f"Expected {' or '.join(TRACKERS)}.")
             if find_spec(tracker) is None:
                 raise UsageError(f"cannot track with {tracker}: it is not installed", hint=f"pip install {tracker}")
-        if self.std is not None and not all(value > 0 for value in self.std):
-            raise UsageError("cannot normalise by a standard deviation that is not positive")
 
 
 def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
@@ -150,6 +150,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
                 progress=progress.step,
             )  # fmt: skip
             how = _preprocessing(dataset, start, training)
+            _rehearse(start, dataset, how, training, accelerator)
             run = _run_record(model, dataset, options, training, how, accelerator.num_processes, command)
             for note in (*start.notes, *_class_notes(start.record, dataset)):
                 progress.note(note)
@@ -187,6 +188,10 @@ def resume(
     """
     progress = progress or Progress()
     place = RunFolder(Path(folder))
+    if is_bundle(place.path) and (place.path.parent / RUN).is_file():
+        raise UsageError(
+            f"cannot resume {place.path}: it is a bundle of a run", hint=f"Name the run: {place.path.parent}."
+        )
     run = place.run()
     if (done := place.result()) is not None:
         progress.note(f"{place.path} has come to its end already")
@@ -203,7 +208,7 @@ def resume(
     progress.step("reading the data")
     options = DataOptions(
         folder=Path(run.data_folder), channels=run.channels, validation_share=run.validation_share,
-        skip_corrupt=run.skip_corrupt,
+        skip_corrupt=run.skip_corrupt, from_disk=run.from_disk,
     )  # fmt: skip
     dataset = open_data(run.data, options)
     if dataset.digest() != run.known.digest:
@@ -225,6 +230,15 @@ def _accelerator(settings: TrainingSettings, folder: RunFolder) -> Accelerator:
     return make_accelerator(
         settings.machine, log_with=list(settings.track) or None, project_dir=str(folder.path / "logs")
     )
+
+
+def _rehearse(
+    start: Start, dataset: DataSet, how: Preprocessing, training: TrainingSettings, accelerator: Accelerator
+) -> None:
+    """Make what the training will be made of, so that what cannot be made is told before anything is written."""
+    share = Share(0, accelerator.num_processes, training.machine.parts)
+    make_batches(dataset.train, training.recipe, how, classes=len(dataset.classes), share=share)
+    pack(make_optimizer(start.network, training.recipe, ()).state_dict())
 
 
 def _channels(model: str | Path | nn.Module, build: BuildArguments) -> int:
@@ -255,8 +269,7 @@ def _preprocessing(dataset: DataSet, start: Start, training: TrainingSettings) -
     if mean is None or std is None:
         own = mean_and_deviation(dataset.train)
         mean, std = mean or own[0], std or own[1]
-    if not len(mean) == len(std) == size[0]:
-        raise UsageError(f"cannot normalise {size[0]} channels by {len(mean)} means and {len(std)} deviations")
+    check_normalisation(mean, std, size[0])
     if dataset.size is not None:
         return Preprocessing(input_size=size, mean=mean, std=std)
     return Preprocessing(
@@ -287,6 +300,7 @@ def _run_record(  # noqa: PLR0913 - all that a run is started with
         channels=options.channels,
         validation_share=options.validation_share,
         skip_corrupt=options.skip_corrupt,
+        from_disk=options.from_disk,
         known=DataRecord(
             name=dataset.name,
             classes=dataset.classes,
@@ -320,7 +334,12 @@ def original_of(model: str | Path | nn.Module | None, code: str | None, record: 
     if record.source.is_registry:
         return None
     named = code or (str(model) if model is not None and not is_bundle(model) else None)
-    return None if named is None else build_original(named, record)
+    if named is None:
+        raise UsageError(
+            f"cannot build {record.source.spec}: it is code of your own, which a run does not hold",
+            hint=f"Pass --code {record.source.spec} (in Python: model=factory()).",
+        )
+    return build_original(named, record)
 
 
 def _train(
@@ -338,7 +357,13 @@ def _train(
         history: list[EpochResult] = []
         if (saved := folder.load_state()) is not None:
             state, history = saved
-            trainer.load_state(state)
+            try:
+                trainer.load_state(state)
+            except (RuntimeError, KeyError, ValueError) as error:
+                raise BundleError(
+                    f"cannot resume {folder.path}: its state is not of this network: {str(error).splitlines()[0]}",
+                    hint="The folder is damaged: start the run anew in another one.",
+                ) from error
             progress.note(f"resumed after epoch {trainer.epoch} of {run.recipe.epochs}")
         log = folder.log if accelerator.is_main_process else _silent
         log(f"{'resumed' if history else 'started'} after epoch {trainer.epoch}, {accelerator.num_processes} processes")
@@ -397,8 +422,13 @@ def _epoch(trainer: Trainer, dataset: DataSet, run: TrainingRun) -> EpochResult:
     result = trainer.run_epoch()
     if dataset.validation is None:
         return result
-    scores = trainer.evaluate(dataset.validation, run.preprocessing)
-    return result.model_copy(update={"validation": scores.evaluation()})
+    found = trainer.evaluate(dataset.validation, run.preprocessing).evaluation()
+    if not math.isfinite(found.loss):
+        raise TrainingError(
+            f"cannot go on training: the validation loss became {found.loss} in epoch {result.epoch}",
+            hint=DIVERGED_HINT,
+        )
+    return result.model_copy(update={"validation": found})
 
 
 def _best(history: Sequence[EpochResult]) -> EpochResult:

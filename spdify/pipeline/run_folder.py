@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from spdify.bundle import write_text
-from spdify.bundle.folder import STAGE
+from spdify.bundle.folder import STAGE, usual_access
 from spdify.bundle.places import write_error
 from spdify.errors import BundleError
 from spdify.records import EpochResult, TrainingResult, TrainingRun
@@ -90,6 +90,7 @@ class RunFolder:
             save_file(tensors, part, metadata={"state": text, "history": past})
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
+            usual_access(part)
             part.replace(self.path / STATE)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
@@ -137,6 +138,7 @@ class RunFolder:
         part = self.path / f"{STAGE}{SCORES}"
         try:
             save_file({name: tensor.contiguous() for name, tensor in vars(scores).items()}, part)
+            usual_access(part)
             part.replace(self.path / SCORES)
         except (OSError, SafetensorError) as error:
             raise write_error(self.path / SCORES, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,11 +19,13 @@ from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.finetuning import TrainingSettings, finetune, original_of, resume
 from spdify.pipeline.loading import load
+from spdify.pipeline.opening import open_model
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.starting import NO_RULES
 from spdify.records import Machine, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files
+from spdify.rulebook import load_rules
 from spdify.training import paired_difference
 from spdify.training.timing import seconds_per_image
 
@@ -55,7 +58,7 @@ class Study(Record):
         model_kwargs: Arguments of its constructor.
         channels: Of the images.
         reparameterize: Whether training-time branches are folded first.
-        data: Name of the data set, with `data_folder`, `validation_share` and `skip_corrupt`.
+        data: Name of the data set, with `data_folder`, `validation_share`, `skip_corrupt` and `from_disk`.
         recipe: How every network is trained.
         machine: On what.
         compare: Whether the network as it was is trained, too.
@@ -84,6 +87,7 @@ class Study(Record):
     data_folder: str = "data"
     validation_share: float = 0.1
     skip_corrupt: bool = False
+    from_disk: bool = False
     recipe: Recipe
     machine: Machine = Machine()
     compare: bool = True
@@ -135,12 +139,20 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
         UsageError: There is nothing to compare a bundle with, or sizes are given twice.
         SpdifyError: As `finetune` says.
     """
-    folder = Path(output)
+    folder, progress = Path(output), progress or Progress()
     check_output(folder, overwrite=overwrite, marker=STUDY)
     _check(study)
-    with staged_folder(folder, overwrite=overwrite, marker=STUDY) as stage:
+    progress.step("reading the data")
+    dataset = open_data(study.data, _data_options(study, download=download))
+    # What cannot be opened is told before anything is written, or replaced.
+    load_rules(study.rules)
+    open_model(study.model, code=code, **_build(study, _Task("original", _sizes(study)[0], study.seeds[0]), dataset))
+    with ExitStack() as stack:
+        if is_study(folder):
+            stack.enter_context(locked(folder))  # nobody else may be writing what is replaced
+        stage = stack.enter_context(staged_folder(folder, overwrite=overwrite, marker=STUDY))
         (stage / STUDY).write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return _go(study, folder, code, progress or Progress(), download=download)
+    return _go(study, folder, code, progress, dataset)
 
 
 def resume_study(folder: str | Path, *, code: str | None = None, progress: Progress | None = None) -> list[StudyRun]:
@@ -150,7 +162,10 @@ def resume_study(folder: str | Path, *, code: str | None = None, progress: Progr
         BundleError: The folder holds no study.
         SpdifyError: As `run_study` says.
     """
-    return _go(read_study(Path(folder)), Path(folder), code, progress or Progress(), download=False)
+    study, progress = read_study(Path(folder)), progress or Progress()
+    progress.step("reading the data")
+    dataset = open_data(study.data, _data_options(study, download=False))
+    return _go(study, Path(folder), code, progress, dataset)
 
 
 def is_study(folder: str | Path) -> bool:
@@ -193,17 +208,23 @@ def _check(study: Study) -> None:
 
 def _tasks(study: Study) -> list[_Task]:
     """Order the runs so that what is compared is trained close together."""
-    sizes: Sequence[int | None] = study.sizes or (None,)
-    return [_Task(arm, size, seed) for seed in study.seeds for size in sizes for arm in study.arms]
+    return [_Task(arm, size, seed) for seed in study.seeds for size in _sizes(study) for arm in study.arms]
 
 
-def _go(study: Study, folder: Path, code: str | None, progress: Progress, *, download: bool) -> list[StudyRun]:
-    progress.step("reading the data")
-    options = DataOptions(
-        folder=Path(study.data_folder), download=download, channels=study.channels,
+def _data_options(study: Study, *, download: bool) -> DataOptions:
+    return DataOptions(
+        folder=Path(study.data_folder), download=download, channels=study.channels, from_disk=study.from_disk,
         validation_share=study.validation_share, skip_corrupt=study.skip_corrupt,
     )  # fmt: skip
-    dataset = open_data(study.data, options)
+
+
+def _sizes(study: Study) -> Sequence[int | None]:
+    return study.sizes or (None,)
+
+
+def _go(study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet) -> list[StudyRun]:
+    # Code of one's own may lie elsewhere by now.
+    model = code if code is not None and not is_bundle(study.model) else study.model
     with locked(folder):
         tasks = _tasks(study)
         for number, task in enumerate(tasks, start=1):
@@ -211,9 +232,9 @@ def _go(study: Study, folder: Path, code: str | None, progress: Progress, *, dow
             progress.note(f"run {number} of {len(tasks)}: {task.folder}")
             if (place.path / RUN).exists():
                 if place.result() is None:
-                    resume(place.path, model=study.model, code=code, progress=progress)
+                    resume(place.path, model=model, code=code, progress=progress)
             else:
-                _start(study, task, place.path, dataset, options, code, progress)
+                _start(study, task, place.path, model, dataset, code, progress)
         runs = [_read(folder, task) for task in tasks]
         progress.step("comparing")
         _write(study, folder, dataset, runs, code)
@@ -221,25 +242,33 @@ def _go(study: Study, folder: Path, code: str | None, progress: Progress, *, dow
 
 
 def _start(  # noqa: PLR0913 - what to train, on what, where
-    study: Study, task: _Task, place: Path, dataset: DataSet, options: DataOptions, code: str | None, progress: Progress
+    study: Study, task: _Task, place: Path, model: str, dataset: DataSet, code: str | None, progress: Progress
 ) -> None:
     conversion = ConversionSettings(
         study.rules if task.arm == "converted" else NO_RULES, study.overrides, study.proof, study.init,
         study.width_factor, study.depth_factor, seed=task.seed,
     )  # fmt: skip
+    training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
+    finetune(
+        model, place, data=dataset, data_options=_data_options(study, download=False), conversion=conversion,
+        training=training, build=_build(study, task, dataset), code=code if is_bundle(model) else None,
+        command=study.command, progress=progress,
+    )  # fmt: skip
+
+
+def _build(study: Study, task: _Task, dataset: DataSet) -> BuildArguments:
+    """Say how the network of a run is built."""
+    if is_bundle(study.model):
+        return {}
     build: BuildArguments = {
         "pretrained": study.pretrained, "checkpoint": study.checkpoint, "num_classes": study.num_classes,
-        "model_kwargs": study.model_kwargs, "reparameterize": study.reparameterize,
+        "model_kwargs": study.model_kwargs, "reparameterize": study.reparameterize, "seed": task.seed,
     }  # fmt: skip
     if task.size is not None:
         build["input_size"] = (study.channels, task.size, task.size)
     elif dataset.size is not None:
         build["input_size"] = (study.channels, *dataset.size)
-    training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
-    finetune(
-        study.model, place, data=dataset, data_options=options, conversion=conversion, training=training,
-        build=build, code=code, command=study.command, progress=progress,
-    )  # fmt: skip
+    return build
 
 
 def _read(folder: Path, task: _Task) -> StudyRun:

@@ -6,6 +6,7 @@ import csv
 import io
 import statistics
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from spdify.reporting.figures import change, quantity
@@ -158,7 +159,8 @@ def _report(page: StudyPage) -> str:
         "The forward passes were timed in turn on the CPU, batch 64, median of nine rounds; training speed is that of",
         "whole epochs, and depends on what else the machine did.", "",
         "## How", "",
-        f"Converted with {', '.join(page.rules)}. Both networks begin with the same weights, seed by seed, and see",
+        f"Converted with {', '.join(PurePath(book).stem for book in page.rules)}.",
+        "Both networks begin with the same weights, seed by seed, and see",
         f"the same images in the same order with the same augmentation: {page.images['train']:,} to train on,",
         f"{page.images.get('validation', 0):,} to choose the epoch by. {_sizes_words(page)}", "",
         f"Recipe `{page.recipe.name}`: {_recipe_words(page.recipe)}.", "",

@@ -129,6 +129,17 @@ class Common:
     device: torch.device
     hflip: float
 
+    def slices(self) -> list[slice]:
+        """Give this process's parts of a global batch.
+
+        Raises:
+            UsageError: It cannot be divided so.
+        """
+        found = self.share.slices(self.recipe.batch_size)
+        if (self.recipe.mixup or self.recipe.cutmix) and (found[0].stop - found[0].start) % 2:
+            raise UsageError("cannot mix parts of odd size", hint="Give a --batch-size that divides into even parts.")
+        return found
+
     def order(self, count: int, epoch: int) -> list[Tensor]:
         """Give the indices of each global batch of an epoch; a rest that fills no batch is left out."""
         shuffled = torch.randperm(count, generator=generator_at(self.seed, epoch))
@@ -141,8 +152,6 @@ class Common:
         if not (recipe.mixup or recipe.cutmix):
             return inputs, labels
         seed_all(*place)
-        if len(inputs) % 2:
-            raise UsageError("cannot mix parts of odd size", hint="Give a --batch-size that divides into even parts.")
         mix: Callable[..., Part] = Mixup(  # type: ignore[no-untyped-call]
             recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=self.classes
         )
@@ -155,7 +164,7 @@ class _FromMemory:
     def __init__(self, common: Common, pixels: Pixels) -> None:
         pixels = fitted(pixels, common.how)
         self._common = common
-        self._slices = common.share.slices(common.recipe.batch_size)
+        self._slices = common.slices()
         self._images, self._labels = pixels.images.to(common.device), pixels.labels.to(common.device)
         padding = common.recipe.crop_padding
         self._padding = common.how.input_size[1] // PADDING_SHARE if padding is None else padding
@@ -216,7 +225,7 @@ class _OneByOne:
 
     def __init__(self, common: Common, images: Images, workers: int) -> None:
         self._common = common
-        self._slices = common.share.slices(common.recipe.batch_size)
+        self._slices = common.slices()
         self._workers = workers
         self._set = _Transformed(images, common)
         self.steps = len(images) // common.recipe.batch_size
@@ -246,10 +255,21 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
         recipe, how = common.recipe, common.how
         self._images, self._seed = images, common.seed
         _, height, width = how.input_size
-        self._transform = create_transform(
-            (height, width), is_training=True, hflip=common.hflip, color_jitter=0.0, auto_augment=recipe.aa or None,
+        try:
+            self._transform = self._made(recipe, how, common, (height, width))
+        except (AssertionError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"cannot augment by aa={recipe.aa!r}: {str(error) or type(error).__name__}",
+                hint="Take one of timm's policies, for example rand-m9-mstd0.5-inc1, augmix-m5-w4, original.",
+            ) from error
+
+    @staticmethod
+    def _made(recipe: Recipe, how: Preprocessing, common: Common, size: tuple[int, int]) -> Callable[[object], Tensor]:
+        made: Callable[[object], Tensor] = create_transform(
+            size, is_training=True, hflip=common.hflip, color_jitter=0.0, auto_augment=recipe.aa or None,
             interpolation=how.interpolation, mean=how.mean, std=how.std, re_prob=recipe.reprob, re_mode="pixel",
         )  # fmt: skip
+        return made
 
     def __len__(self) -> int:
         return len(self._images)

@@ -19,6 +19,7 @@ Predict: TypeAlias = "Callable[[Tensor], Tensor]"
 
 BINS = 15
 TOP = 5
+NOWHERE = 2**31  # the place of a class among scores that are no numbers
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ def score(logits: Tensor, labels: Tensor, indices: Tensor) -> Scores:
     probabilities = logits.softmax(dim=1)
     confidence, predicted = probabilities.max(dim=1)
     own = logits.gather(1, labels[:, None])
-    # Classes of the same score are taken in their order, as argmax does. A NaN beats nothing: the last place.
+    # Classes of the same score are taken in their order, as argmax does. Among NaN there is no place.
     before = torch.arange(logits.shape[1]) < labels[:, None]
     places = ((logits > own) | ((logits == own) & before)).sum(dim=1)
-    places[logits.isnan().any(dim=1)] = logits.shape[1]
+    places[logits.isnan().any(dim=1)] = NOWHERE
     losses = cross_entropy(logits, labels, reduction="none")
     return Scores(labels, predicted, places, confidence, losses, indices.cpu())
 

@@ -59,7 +59,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, new: Collection[str]) -> 
     if not groups:
         raise UsageError("cannot train: every parameter of the network is frozen", hint="Set requires_grad first.")
     try:
-        return create_optimizer_v2(
+        made = create_optimizer_v2(
             groups, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
     except (ValueError, TypeError, KeyError, AssertionError) as error:
@@ -67,6 +67,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe, new: Collection[str]) -> 
             f"cannot make the optimizer {recipe.optimizer!r}: {str(error) or type(error).__name__}",
             hint="Take a name of timm.optim.list_optimizers(), for example sgd, momentum (without Nesterov), adamw.",
         ) from error
+    if getattr(made, "is_second_order", False):
+        raise UsageError(
+            f"cannot train with {recipe.optimizer}: it needs second derivatives, which this loop does not make"
+        )
+    return made
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> Scheduler | None:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-TENSOR, PAIRS, TUPLE = "$tensor", "$pairs", "$tuple"
+TENSOR, FORMAT, DTYPE, PAIRS, TUPLE = "$tensor", "$format", "$dtype", "$pairs", "$tuple"
+
+
+class _Format(NamedTuple):
+    """A memory format other than the usual one, and the number of axes that it is for."""
+
+    ndim: int
+    format: torch.memory_format
+
+
+#: Kept, since norms are summed in the order of the memory: an optimizer that takes them must go on in the same.
+FORMATS = {"channels_last": _Format(4, torch.channels_last), "channels_last_3d": _Format(5, torch.channels_last_3d)}
+
+
+def _only_in(format_: torch.memory_format, tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=format_) and not tensor.is_contiguous()
 
 
 def pack(state: object) -> tuple[dict[str, Tensor], str]:
@@ -36,7 +52,12 @@ def pack(state: object) -> tuple[dict[str, Tensor], str]:
 
     def taken(value: object) -> object:
         if isinstance(value, Tensor):
-            return {TENSOR: named(value)}
+            format_ = next(
+                (name for name, f in FORMATS.items() if f.ndim == value.ndim and _only_in(f.format, value)), ""
+            )
+            return {TENSOR: named(value), FORMAT: format_}
+        if isinstance(value, torch.dtype):
+            return {DTYPE: str(value).removeprefix("torch.")}
         if isinstance(value, dict):
             return {PAIRS: [[key, taken(item)] for key, item in value.items()]}
         if isinstance(value, tuple):
@@ -65,7 +86,11 @@ def unpack(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401 - what
         if not isinstance(value, dict):
             return value
         if TENSOR in value:
-            return tensors[value[TENSOR]]
+            format_ = FORMATS.get(value[FORMAT])
+            tensor = tensors[value[TENSOR]]
+            return tensor if format_ is None else tensor.contiguous(memory_format=format_.format)
+        if DTYPE in value:
+            return getattr(torch, value[DTYPE])
         if TUPLE in value:
             return tuple(put(item) for item in value[TUPLE])
         return {key: put(item) for key, item in value[PAIRS]}

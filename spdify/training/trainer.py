@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 AUXILIARY = 0.4  # weight of an auxiliary classifier's loss, as in PyTorch's tutorial for Inception
 CHECK_EVERY = 20  # steps after which the loss is looked at: reading it waits for the device
+DIVERGED_HINT = (
+    "What was saved after the epoch before is kept. Lower --lr, set clip_grad (--recipe-set), or leave out --amp fp16."
+)
 MEMORY_HINT = "Lower --batch-size, split it by --grad-accum-steps, or use --amp."
 
 
@@ -133,6 +136,10 @@ class Trainer:
         seed_all(self._seed, epoch, self._accelerator.process_index, 3)
         self._wrapped.train()
         start = self._start_of_new_only() if epoch <= self.recipe.only_new_epochs else None
+        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
+        if start is not None:  # which would gather momentum for entries that are not to move
+            for group in self._optimizer.param_groups:
+                group["weight_decay"] = 0.0
         total, count, last = torch.zeros((), device=self._accelerator.device), 0, 0.0
         began = time.perf_counter()
         with _memory_told(), warnings.catch_warnings():
@@ -146,6 +153,9 @@ class Trainer:
                     self._require_finite(last, epoch, count)
                 self._progress(count, self._batches.steps, last)
         seconds = time.perf_counter() - began
+        for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        self._require_finite_weights(epoch)
         self.epoch = epoch
         if self._accelerator.num_processes > 1:
             for network in (self.network, *([self.measured] if self._ema else [])):
@@ -220,7 +230,15 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"cannot go on training: the loss became {loss} in epoch {epoch}, by step {step}",
-                hint="What was saved after the last epoch is kept. Lower --lr, set clip_grad, or leave out --amp fp16.",
+                hint=DIVERGED_HINT,
+            )
+
+    def _require_finite_weights(self, epoch: int) -> None:
+        """Refuse weights that the last steps have spoilt: no loss has told of them yet."""
+        tensors = (t for t in self.network.state_dict().values() if t.is_floating_point())
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise TrainingError(
+                f"cannot go on training: weights are no numbers any more after epoch {epoch}", hint=DIVERGED_HINT
             )
 
     def evaluate(self, images: Images, how: Preprocessing, *, batch_size: int = 256) -> Scores:

@@ -32,6 +32,8 @@ def test_a_run_and_what_is_said(spdify: Spdify, folder: Path) -> None:
     shown = spdify("finetune", "--resume", "build-spd-digits", "--json")
     assert json.loads(shown.stdout)["result"]["best_epoch"] == 1
     assert "has come to its end already" in shown.stderr
+    other = spdify("finetune", "--resume", "build-spd-digits", "--epochs", "5", "--overwrite", code=2)
+    assert "cannot use --overwrite, --epochs with --resume" in other.stderr or "--epochs" in other.stderr
 
 
 def test_options_reach_the_run(spdify: Spdify, folder: Path) -> None:
@@ -57,6 +59,9 @@ def test_comparison(spdify: Spdify, folder: Path) -> None:
     assert "At 8 px:" in result.stdout
     assert (folder / "study" / "report.md").exists()
     assert "run 2 of 2: original-8-seed0" in result.stderr
+    study = json.loads((folder / "study" / "study.json").read_text())
+    assert study["recipe"]["new_lr_factor"] == 1  # one rate for both
+    assert Path(study["data_folder"]).is_absolute()
     many = json.loads(spdify("finetune", "--resume", "study", "--json", "-q").stdout)
     assert [run["arm"] for run in many["runs"]] == ["converted", "original"]
 
@@ -71,6 +76,8 @@ def test_comparison(spdify: Spdify, folder: Path) -> None:
         (("net.py:build", "--epochs", "0"), "epochs of the recipe"),
         (("net.py:build", "--mean", "a,b"), "cannot read --mean 'a,b'"),
         (("net.py:build", "--resolution", "8,x"), "cannot read --resolution '8,x'"),
+        (("net.py:build", "--resolution", "1"), "cannot read --resolution '1'"),
+        (("net.py:build", "--data", "digits", "--compare-baseline", "--input-size", "3,8,16"), "equal to widths"),
         (("net.py:build", "--resolution", "8", "--input-size", "3,8,8"), "--input-size and --resolution"),
         (("net.py:build", "--data", "digit"), "Did you mean digits?"),
         (("net.py:build", "--data", "digits", "--init", "zero"), "cannot start with 'zero' weights"),

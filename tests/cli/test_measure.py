@@ -33,13 +33,24 @@ def test_evaluate_a_bundle_and_its_classes(spdify: Spdify, bundle: Path) -> None
 
 
 def test_calibrate(spdify: Spdify, bundle: Path) -> None:
-    result = spdify("calibrate", bundle, "--code", "net.py:build", *DIGITS, "--images", "64", "--no-onnx")
+    result = spdify("calibrate", bundle, "--code", "net.py:build", *DIGITS, "--images", "64", "--no-onnx", "--norms")
     assert "outputs: error" in result.stdout
     assert "1 batch norms" in result.stdout
     assert Path("bundle-calibrated/spdify.json").exists()
     found = json.loads(
         spdify(
-            "calibrate", bundle, "--code", "net.py:build", *DIGITS, "--images", "64", "--no-onnx", "-o", "b", "--json"
+            "calibrate",
+            bundle,
+            "--code",
+            "net.py:build",
+            *DIGITS,
+            "--images",
+            "64",
+            "--no-onnx",
+            "--norms",
+            "-o",
+            "b",
+            "--json",
         ).stdout
     )
     assert found["calibration"]["norms"] == 1

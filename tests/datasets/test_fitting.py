@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from spdify.datasets import Pixels, fit_to, fitted, normalise
+from spdify.datasets import Pixels, check_normalisation, fit_to, fitted, normalise
 from spdify.errors import UsageError
 from spdify.records import Preprocessing
 
@@ -63,3 +63,17 @@ def test_a_split_is_fitted_as_its_images_are() -> None:
 def test_normalise() -> None:
     found = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), how(1, 1))
     assert found.flatten().tolist() == pytest.approx([(1 - m) / s for m, s in zip(MEAN, STD, strict=True)], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "words"),
+    [
+        ((0.5,), (0.5,), "3 channels by 1 means"),
+        ((0.5, 0.5, float("nan")), STD, "cannot normalise by mean"),
+        (MEAN, (0.5, 0.0, 0.5), "cannot normalise by mean"),
+        (MEAN, (0.5, float("inf"), 0.5), "cannot normalise by mean"),
+    ],
+)
+def test_normalisations_that_cannot_be_used(mean: tuple[float, ...], deviation: tuple[float, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_normalisation(mean, deviation, 3)

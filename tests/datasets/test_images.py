@@ -80,6 +80,12 @@ def test_readable_leaves_out_what_is_not(write_images: Callable[..., Path]) -> N
     assert len(kept.labels) == 3
 
 
+def test_names_that_are_no_text(write_images: Callable[..., Path]) -> None:
+    folder = write_images("a", ("x",), 1)
+    (folder / "x" / "0.png").rename(folder / "x" / "\udcff.png")
+    assert len(files(folder).digest()) == 64
+
+
 def test_digest_tells_images_apart(write_images: Callable[..., Path]) -> None:
     listed = files(write_images("a", ("x", "y"), 3))
     pixels = in_memory(listed)

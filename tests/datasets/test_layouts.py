@@ -29,6 +29,19 @@ def test_one_folder_per_class_and_no_split(write_images: Callable[..., Path]) ->
     assert list(layout.splits) == ["all"]
 
 
+def test_a_class_may_be_called_like_a_split(write_images: Callable[..., Path]) -> None:
+    layout = image_folder(write_images("data", ("bus", "test", "train"), 2), 3)
+    assert layout.classes == ("bus", "test", "train")
+    assert list(layout.splits) == ["all"]
+
+
+def test_one_split_under_two_names(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    for split in ("train", "val", "validation"):
+        write_images(f"data/{split}", ("a", "b"), 1)
+    with pytest.raises(DataError, match="val and validation mean the same"):
+        image_folder(tmp_path / "data", 3)
+
+
 def test_other_files_and_deeper_folders(write_images: Callable[..., Path]) -> None:
     folder = write_images("data", ("a", "b"), 1)
     (folder / "a" / "notes.txt").write_text("no image")

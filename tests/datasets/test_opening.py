@@ -88,6 +88,20 @@ def test_corrupt_images(write_images: Callable[..., Path]) -> None:
         open_data(f"imagefolder:{folder}", DataOptions(skip_corrupt=True))
 
 
+def test_too_few_images_to_hold_back(write_images: Callable[..., Path]) -> None:
+    folder = write_images("birds", ("a", "b"), 2)
+    with pytest.raises(DataError, match="cannot hold back 20% of imagefolder:birds for testing"):
+        open_data(f"imagefolder:{folder}")
+    with pytest.raises(DataError, match="no image of a class is left"):
+        open_data("digits", DataOptions(validation_share=0.999))
+
+
+def test_what_is_kept_in_memory_does_not_depend_on_the_machine(write_images: Callable[..., Path]) -> None:
+    folder = write_images("birds", ("a", "b"), 10)
+    assert isinstance(open_data(f"imagefolder:{folder}").train, Pixels)
+    assert isinstance(open_data(f"imagefolder:{folder}", DataOptions(from_disk=True)).train, Files)
+
+
 def test_mean_and_deviation_are_those_of_all_pixels(write_images: Callable[..., Path]) -> None:
     found = open_data(f"imagefolder:{write_images('birds', ('a', 'b', 'c'), 5)}", DataOptions(validation_share=0))
     assert isinstance(found.train, Pixels)

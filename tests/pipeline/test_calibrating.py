@@ -9,6 +9,7 @@ import spdify
 from spdify.bundle import read_record
 from spdify.errors import BundleError, NothingToConvertError, UsageError
 from spdify.pipeline.calibrating import calibrate
+from spdify.pipeline.evaluating import Normalisation
 from tests.pipeline.training_networks import tiny
 
 CODE = f"{Path(__file__).with_name('training_networks.py')}:tiny"
@@ -49,14 +50,16 @@ def test_a_pool_is_fitted_and_the_outputs_come_nearer(bundles: Path, tmp_path: P
 
 
 def test_statistics_are_taken_anew(bundles: Path, tmp_path: Path) -> None:
-    found = run(bundles / "spd", tmp_path / "out")
+    found = run(bundles / "spd", tmp_path / "out", norms=True, images=81)
     assert found.pools == ()
     assert found.norms == 2
     assert found.before < 1e-6  # all of it is exact
     assert found.after > 0
-    again = run(tmp_path / "out", tmp_path / "again")
+    changed = Normalisation(mean=(0.1, 0.2, 0.3))
+    again = run(tmp_path / "out", tmp_path / "again", norms=True, normalisation=changed)
     assert len(read_record(tmp_path / "again").calibrations) == 2
-    assert again.preprocessing == found.preprocessing
+    assert again.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert read_record(tmp_path / "again").preprocessing == again.preprocessing
 
 
 def test_what_cannot_be_fitted_is_said(bundles: Path, tmp_path: Path) -> None:
@@ -67,8 +70,10 @@ def test_what_cannot_be_fitted_is_said(bundles: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(bundles: Path, tmp_path: Path) -> None:
-    with pytest.raises(NothingToConvertError, match="neither a pool"):
-        run(bundles / "spd", tmp_path / "out", norms=False)
+    with pytest.raises(NothingToConvertError, match="neither an approximate pool"):
+        run(bundles / "spd", tmp_path / "out")  # all of it is exact
+    with pytest.raises(UsageError, match="3 channels by 1 means"):
+        run(bundles / "spd-paper", tmp_path / "out", normalisation=Normalisation(mean=(0.5,), std=(0.5,)))
     with pytest.raises(UsageError, match="expected at least 32"):
         run(bundles / "spd", tmp_path / "out", images=16)
     with pytest.raises(BundleError, match="not empty"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spdify.datasets import DataOptions, DataSet, Pixels, open_data
-from spdify.errors import DataError, SourceError, UsageError
+from spdify.errors import DataError, RefusedError, SourceError, UsageError
 from spdify.exporting import described
 from spdify.pipeline.evaluating import Normalisation, evaluate
 from spdify.records import Machine, MeasuredModel
@@ -61,6 +61,8 @@ def test_what_is_given_wins() -> None:
     assert blind.evaluation.top1 == pytest.approx(20 / 30)  # red is never the brightest
     with pytest.raises(UsageError, match="3 channels by 2 means"):
         measure(normalisation=Normalisation(mean=(1.0, 0.0)))
+    with pytest.raises(UsageError, match="cannot normalise"):
+        measure(normalisation=Normalisation(std=(0.0, 1.0, 1.0)))
 
 
 def test_the_registry_says_how() -> None:
@@ -82,6 +84,12 @@ def test_classes_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="it has 3 outputs, the data 2 classes") as caught:
         measure(dataset=data(classes=("r", "g")))
     assert "finetune" in caught.value.hint
+
+
+@pytest.mark.parametrize("model", [nn.Identity(), nn.Sequential(nn.Conv2d(3, 4, 1))])
+def test_what_is_no_classifier(model: nn.Module) -> None:
+    with pytest.raises(RefusedError, match=r"expected outputs \(N, classes\)"):
+        measure(model)
 
 
 def exported(folder: Path, *, batch: str | int = "n", metadata: dict[str, str] | None = None) -> Path:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,13 +274,19 @@ def test_refusals_before_any_work(tmp_path: Path) -> None:
         train(tmp_path / "full", overwrite=True)
     with pytest.raises(UsageError, match="cannot track with 'mlflow'"):
         settings(track=("mlflow",))
-    with pytest.raises(UsageError, match="not positive"):
-        settings(std=(1.0, 0.0, 1.0))
-    with pytest.raises(UsageError, match="cannot take batches of 4096 from 1295"):
-        train(tmp_path / "new", training=settings(RECIPE.model_copy(update={"batch_size": 4096})))
+    for changes, words in (
+        ({"batch_size": 4096}, "cannot take batches of 4096 from 1295"),
+        ({"optimizer": "nosuch"}, "cannot make the optimizer"),
+        ({"aa": "nonsense"}, "cannot augment by"),
+        ({"batch_size": 63, "mixup": 0.2}, "odd size"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            train(tmp_path / "new", training=settings(RECIPE.model_copy(update=changes)))
     with pytest.raises(UsageError, match="3 channels by 2 means"):
-        train(tmp_path / "other", training=settings(mean=(0.5, 0.5), std=(1.0, 1.0)))
-    assert not (tmp_path / "other").exists()
+        train(tmp_path / "new", training=settings(mean=(0.5, 0.5), std=(1.0, 1.0)))
+    with pytest.raises(UsageError, match="cannot normalise"):
+        train(tmp_path / "new", training=settings(std=(1.0, 0.0, 1.0)))
+    assert not (tmp_path / "new").exists()
 
 
 def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,13 +294,27 @@ def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: 
         resume(tmp_path)
     with pytest.raises(Killed):
         train(tmp_path / "run", progress=killed_after(1))
-    with pytest.raises(BundleError, match="code of your own"):
+    with pytest.raises(UsageError, match="code of your own"):
         resume(tmp_path / "run")
+    with pytest.raises(UsageError, match="is a bundle of a run"):
+        resume(tmp_path / "run" / "last")
     with locking.locked(tmp_path / "run"), pytest.raises(UsageError, match="another run is writing"):
         resume(tmp_path / "run", model=tiny())
     monkeypatch.setattr("spdify.datasets.opening.TEST_SHARE", 0.3)
     with pytest.raises(DataError, match="digits is not what it was"):
         resume(tmp_path / "run", model=tiny())
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    for name, width in (("a", 8), ("b", 12)):
+        with pytest.raises(Killed):
+            train(tmp_path / name, model=tiny(width=width), progress=killed_after(1))
+    shutil.copy(tmp_path / "b" / "state.safetensors", tmp_path / "a")
+    with pytest.raises(BundleError, match="its state is not of this network"):
+        resume(tmp_path / "a", model=tiny())
+    (tmp_path / "a" / "state.safetensors").write_bytes(b"torn")
+    with pytest.raises(BundleError, match="cannot read"):
+        resume(tmp_path / "a", model=tiny())
 
 
 def test_onnx_that_cannot_be_had_ends_the_run_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 import spdify
+from spdify.bundle import locking
 from spdify.errors import BundleError, UsageError
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.studying import Study, is_study, read_study, resume_study, run_study
@@ -90,6 +91,16 @@ def test_settings_are_kept(folder: Path) -> None:
     assert read_study(folder) == STUDY
     with pytest.raises(BundleError, match="not empty"):
         run_study(STUDY, folder)
+
+
+def test_what_cannot_be_opened_replaces_nothing(folder: Path) -> None:
+    before = (folder / "report.md").read_text()
+    for changes in ({"data": "digts"}, {"model": "no_such_model"}, {"rules": ("nosuch",)}):
+        with pytest.raises(spdify.SpdifyError):
+            run_study(STUDY.model_copy(update=changes), folder, overwrite=True)
+    with locking.locked(folder), pytest.raises(UsageError, match="another run is writing"):
+        run_study(STUDY, folder, overwrite=True)
+    assert (folder / "report.md").read_text() == before
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def test_mixup_and_erasing_are_the_same_each_time() -> None:
         assert torch.allclose(a[0][1].sum(1), torch.ones(16))
     assert not torch.equal(first[0][0][0], steps(batches())[0][0][0])
     with pytest.raises(UsageError, match="odd size"):
-        steps(batches(recipe.model_copy(update={"batch_size": 15})))
+        batches(recipe.model_copy(update={"batch_size": 15}))
+    with pytest.raises(UsageError, match="cannot augment by aa='nonsense'"):
+        batches(PLAIN.model_copy(update={"aa": "nonsense"}))
 
 
 def test_batches_that_cannot_be_divided() -> None:

@@ -39,6 +39,7 @@ def test_ties_go_to_the_first_class_and_nan_to_none() -> None:
     assert torch.equal(tied.correct, tied.predicted == tied.labels)
     broken = scores(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))
     assert not broken.correct.any()
+    assert broken.evaluation().top5 == 0
 
 
 def test_calibration_is_perfect_and_worst() -> None:

@@ -30,6 +30,7 @@ def test_changes() -> None:
         ("finetune", ("rate=1",), "there is no such field"),
         ("finetune", ("name=x",), "there is no such field"),
         ("finetune", ("lr=-1",), "greater than 0"),
+        ("finetune", ("lr=1e999",), "finite number"),
         ("finetune", ("epochs=0",), "greater than or equal to 1"),
         ("finetune", ("sched=linear",), "sched of the recipe to 'linear'"),
         ("finetune", ("epochs=many",), "epochs of the recipe to 'many'"),

@@ -54,6 +54,16 @@ def test_an_optimizer_goes_on_alike(name: str) -> None:
     assert torch.equal(other.weight, layer.weight)
 
 
+def test_memory_formats_and_dtypes_come_back() -> None:
+    image = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    volume = torch.randn(2, 3, 4, 5, 6).contiguous(memory_format=torch.channels_last_3d)
+    back = unpack(*pack({"image": image, "volume": volume, "dtype": torch.bfloat16}))
+    assert torch.equal(back["image"], image)
+    assert back["image"].stride() == image.stride()
+    assert back["volume"].stride() == volume.stride()
+    assert back["dtype"] is torch.bfloat16
+
+
 def test_what_cannot_be_saved() -> None:
     with pytest.raises(TypeError, match="cannot save set"):
         pack({"a": {1, 2}})

@@ -66,6 +66,17 @@ def test_going_on_from_a_state_is_bit_for_bit_the_same(changes: dict[str, object
     assert same(resumed.measured, whole.measured)
 
 
+def test_going_on_keeps_the_memory_format() -> None:
+    # LAMB takes norms of its state, which are summed in the order of the memory.
+    recipe, machine = BASE.model_copy(update={"optimizer": "lamb"}), Machine(device="cpu", channels_last=True)
+    whole, _ = trained(recipe, epochs=3, machine=machine)
+    first, _ = trained(recipe, epochs=2, machine=machine)
+    resumed = trainer(small(seed=7, drop=0.1), recipe, machine)
+    resumed.load_state(unpack(*pack(first.state())))
+    resumed.run_epoch()
+    assert same(resumed.network, whole.network)
+
+
 def test_parts_give_the_gradients_of_the_whole() -> None:
     # Without batch norm and dropout, which see parts only.
     def plain() -> nn.Module:
@@ -105,6 +116,7 @@ def test_only_new_weights_change_at_first(plan_for: Callable[..., Plan]) -> None
             mask = masks.get(name, torch.ones_like(changed))
             assert not changed[mask].any(), (optimizer, name)
         assert moved["conv2.weight"].any()
+        assert {g["weight_decay"] for g in made._optimizer.param_groups} == {0.0, BASE.weight_decay}
         made.run_epoch()
         assert (converted.get_parameter("conv1.weight") != before["conv1.weight"]).any()
 
@@ -128,6 +140,19 @@ def test_a_loss_that_is_no_number_stops() -> None:
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch 1") as caught:
         made.run_epoch()
     assert "Lower --lr" in caught.value.hint
+    assert made.epoch == 0
+
+
+def test_weights_that_the_last_step_has_spoilt_are_no_result() -> None:
+    network = small()
+
+    def spoil(step: int, steps: int, _: float) -> None:
+        if step == steps:  # no loss will tell of it
+            nn.init.constant_(network.bn1.bias, torch.nan)
+
+    made = trainer(network, progress=spoil)
+    with pytest.raises(TrainingError, match="weights are no numbers any more after epoch 1"):
+        made.run_epoch()
     assert made.epoch == 0
 
 
