@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from spdify.pipeline import Conversion, ConversionSettings, convert, inspect, load, report
     from spdify.pipeline.calibrating import calibrate
     from spdify.pipeline.evaluating import evaluate
-    from spdify.pipeline.finetuning import TrainingSettings, finetune, resume
+    from spdify.pipeline.finetuning import finetune, resume
+    from spdify.pipeline.run_settings import TrainingSettings
     from spdify.training import make_recipe
 
 __version__ = "0.1.0"
@@ -25,7 +26,7 @@ _HOMES = {
     "ConversionSettings": "spdify.pipeline",
     "DataOptions": "spdify.datasets",
     "SpdifyError": "spdify.errors",
-    "TrainingSettings": "spdify.pipeline.finetuning",
+    "TrainingSettings": "spdify.pipeline.run_settings",
     "apply": "spdify.engine",
     "calibrate": "spdify.pipeline.calibrating",
     "convert": "spdify.pipeline",

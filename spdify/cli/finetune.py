@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from spdify.datasets import DataOptions
     from spdify.pipeline.converting import ConversionSettings
-    from spdify.pipeline.finetuning import TrainingSettings
     from spdify.pipeline.progress import Progress
+    from spdify.pipeline.run_settings import TrainingSettings
     from spdify.records import StudyRun, TrainingResult
     from spdify.sources import BuildArguments
 
@@ -189,7 +189,7 @@ def finetune(
         else:
             from spdify.datasets import DataOptions
             from spdify.pipeline.converting import ConversionSettings
-            from spdify.pipeline.finetuning import TrainingSettings
+            from spdify.pipeline.run_settings import TrainingSettings
             from spdify.records import Machine
             from spdify.training import make_recipe
 

@@ -17,11 +17,12 @@ from spdify.datasets import DataOptions, open_data
 from spdify.errors import BundleError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
-from spdify.pipeline.finetuning import TrainingSettings, finetune, original_of, resume
+from spdify.pipeline.finetuning import finetune, resume
 from spdify.pipeline.loading import load
 from spdify.pipeline.opening import open_model
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
+from spdify.pipeline.run_settings import TrainingSettings, original_of
 from spdify.pipeline.starting import NO_RULES
 from spdify.records import Machine, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files

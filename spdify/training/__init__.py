@@ -1,10 +1,11 @@
 """Training and measuring classifiers: recipes, batches, the loop, metrics."""
 
-from spdify.training.batches import Share, make_batches, measured_batches
+from spdify.training.batches import Share, make_batches
 from spdify.training.calibrating import calibrate_norms, fit_pool, output_error, pool_error
 from spdify.training.carried import carried_masks
 from spdify.training.comparing import Difference, mean_interval, paired_difference
 from spdify.training.measuring import Scores, join, scores_of
+from spdify.training.reading import measured_batches
 from spdify.training.recipes import RECIPES, make_recipe
 from spdify.training.snapshot import pack, unpack
 from spdify.training.trainer import Trainer, make_accelerator

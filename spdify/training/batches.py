@@ -7,7 +7,7 @@ in the parts that gradients are accumulated over: so 2 processes, or 2 parts, se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from timm.data.mixup import Mixup
@@ -15,24 +15,21 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
-from spdify.datasets import Files, Pixels, fit_to, fitted, normalise
-from spdify.errors import DataError, UsageError
+from spdify.datasets import Pixels, fitted, normalise
+from spdify.errors import UsageError
 from spdify.training.randomness import generator_at, seed_all
+from spdify.training.reading import Part, read_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from spdify.datasets import Images
     from spdify.records import Preprocessing, Recipe
 
-Part: TypeAlias = tuple[Tensor, Tensor]
-"""Inputs (n, C, H, W), float32; labels (n,) int64, or shares (n, classes) float32 after mixup."""
-
 PADDING_SHARE = 8  # an eighth of the height: 4 of 32, as for CIFAR
-PREFETCH = 4  # parts that each worker reads ahead
 
 
 @dataclass(frozen=True)
@@ -279,89 +276,3 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
         seed_all(self._seed, epoch, index, 2)
         inputs: Tensor = self._transform(to_pil_image(self._images.read(index)))
         return inputs, int(self._images.labels[index])
-
-
-def read_batches(images: Dataset[tuple[Tensor, int]], places: Sequence[object], workers: int) -> Iterator[Part]:
-    """Read batches from a data set, in worker processes where there are some.
-
-    Args:
-        images: Gives (input, label) for each entry of a batch.
-        places: One list of entries per batch.
-        workers: Number of processes.
-
-    Raises:
-        DataError: An image cannot be read; in a worker, too.
-    """
-    loader = DataLoader(
-        _Guarded(images), batch_sampler=places, num_workers=workers, collate_fn=_collate,  # type: ignore[arg-type]
-        prefetch_factor=PREFETCH if workers else None,
-    )  # fmt: skip
-    for batch in loader:
-        if isinstance(batch, tuple) and isinstance(batch[0], str):
-            raise DataError(batch[0], hint=batch[1])
-        yield batch
-
-
-class _Guarded(Dataset[object]):
-    """Gives a fault as a value: what a worker raises loses its type and fields on the way."""
-
-    def __init__(self, images: Dataset[tuple[Tensor, int]]) -> None:
-        self._images = images
-
-    def __getitem__(self, place: object) -> object:
-        try:
-            return self._images[place]
-        except DataError as error:
-            return error.message, error.hint
-
-
-def _collate(items: list[tuple[object, object]]) -> object:
-    for item in items:
-        if isinstance(item[0], str):
-            return item
-    inputs, labels = zip(*items, strict=True)
-    return torch.stack(inputs), torch.tensor(labels)
-
-
-class _Fitted(Dataset[tuple[Tensor, int]]):
-    """Images of a split as inputs for measuring."""
-
-    def __init__(self, images: Files, how: Preprocessing) -> None:
-        self._images, self._how = images, how
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return fit_to(self._images.read(index), self._how), int(self._images.labels[index])
-
-
-def measured_batches(  # noqa: PLR0913 - what, how, and who takes which
-    images: Images,
-    how: Preprocessing,
-    *,
-    batch_size: int = 256,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device | str = "cpu",
-    workers: int = 0,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Give a split in batches, as it is measured.
-
-    Args:
-        images: In memory, or files.
-        how: Size, cropping and normalisation.
-        batch_size: Of this process.
-        rank: Of this process: it takes every image whose index leaves this rest.
-        world: Number of processes.
-        device: Where batches go.
-        workers: Processes that read files.
-
-    Yields:
-        Inputs (n, C, H, W), labels (n,), indices in the split (n,).
-    """
-    indices = torch.arange(rank, len(images), world)
-    chunks = list(torch.split(indices, batch_size)) if len(indices) else []
-    if isinstance(images, Pixels):
-        read: Iterator[Part] = ((fit_to(images.images[chunk], how), images.labels[chunk]) for chunk in chunks)
-    else:
-        read = read_batches(_Fitted(images, how), [chunk.tolist() for chunk in chunks], workers)
-    for chunk, (pixels, labels) in zip(chunks, read, strict=True):
-        yield normalise(pixels.to(device), how), labels.to(device), chunk

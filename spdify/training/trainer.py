@@ -20,18 +20,19 @@ from torch import Tensor, nn
 from spdify.errors import TrainingError, UsageError
 from spdify.graph.structure import detached_copy
 from spdify.records import EpochResult
-from spdify.training.batches import measured_batches
 from spdify.training.measuring import join, scores_of
 from spdify.training.optimizing import make_optimizer, make_schedule
 from spdify.training.randomness import seed_all
+from spdify.training.reading import measured_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from spdify.datasets import Images
     from spdify.records import Machine, Preprocessing, Recipe
-    from spdify.training.batches import Batches, Part
+    from spdify.training.batches import Batches
     from spdify.training.measuring import Scores
+    from spdify.training.reading import Part
 
 AUXILIARY = 0.4  # weight of an auxiliary classifier's loss, as in PyTorch's tutorial for Inception
 CHECK_EVERY = 20  # steps after which the loss is looked at: reading it waits for the device

@@ -19,8 +19,9 @@ from spdify.datasets import DataOptions
 from spdify.errors import BundleError, DataError, ExportError, TrainingError, UsageError
 from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.evaluating import evaluate
-from spdify.pipeline.finetuning import TrainingSettings, finetune, resume
+from spdify.pipeline.finetuning import finetune, resume
 from spdify.pipeline.progress import Progress
+from spdify.pipeline.run_settings import TrainingSettings
 from spdify.records import EpochResult, Machine, TrainingResult
 from spdify.training import Trainer, make_recipe
 from tests.pipeline.training_networks import tiny
@@ -229,7 +230,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(tmp_path: Path, mon
         if (epoch, step) == (2, 1):
             torch.nn.init.constant_(networks[0].get_parameter("0.weight"), torch.nan)
 
-    monkeypatch.setattr("spdify.pipeline.finetuning.Trainer", Watched)
+    monkeypatch.setattr("spdify.pipeline.running.Trainer", Watched)
     with pytest.raises(TrainingError, match="the loss became nan in epoch 2"):
         train(tmp_path / "run", progress=Progress(batch=explode))
     assert all(t.isfinite().all() for t in weights(tmp_path / "run" / "last").values())

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spdify.records import Recipe
-    from spdify.training.batches import Batches, Part
+    from spdify.training.batches import Batches
+    from spdify.training.reading import Part
 
 PLAIN = make_recipe("finetune", {"batch_size": 16, "crop_padding": 0, "hflip": 0.0})
 
