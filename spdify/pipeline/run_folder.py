@@ -35,6 +35,7 @@ COLUMNS = (
     "validation_calibration_error", "images_per_second", "seconds",
 )  # fmt: skip
 R = TypeVar("R", TrainingRun, TrainingResult)
+FAULTS = (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 RUN_HINT = "A run is a folder that `spdify finetune` wrote."
 
 
@@ -96,6 +97,22 @@ class RunFolder:
             part.unlink(missing_ok=True)
             raise write_error(self.path / STATE, error) from error
 
+    def history(self) -> list[EpochResult]:
+        """Read the figures of the epochs that were finished; none of the weights.
+
+        Raises:
+            BundleError: The file is damaged.
+        """
+        file = self.path / STATE
+        if not file.exists():
+            return []
+        try:
+            with safe_open(file, framework="pt") as opened:
+                past = json.loads(opened.metadata()["history"])
+            return [EpochResult.model_validate(item) for item in past]
+        except FAULTS as error:
+            raise _damaged(file, error) from error
+
     def load_state(self) -> tuple[dict[str, Any], list[EpochResult]] | None:
         """Read where a training was; None where no epoch was finished.
 
@@ -108,12 +125,9 @@ class RunFolder:
         try:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata()
-            state = unpack(load_file(file), metadata["state"])
-            return state, [EpochResult.model_validate(item) for item in json.loads(metadata["history"])]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BundleError(
-                f"cannot read {file}: {error}", hint="The file is damaged: start the run anew in another folder."
-            ) from error
+            return unpack(load_file(file), metadata["state"]), self.history()
+        except FAULTS as error:
+            raise _damaged(file, error) from error
 
     def log(self, words: str) -> None:
         """Add a line to `train.log`, with the time."""
@@ -153,6 +167,12 @@ class RunFolder:
             return Scores(**load_file(self.path / SCORES))
         except (OSError, SafetensorError, TypeError) as error:
             raise BundleError(f"cannot read {self.path / SCORES}: {error}") from error
+
+
+def _damaged(file: Path, error: Exception) -> BundleError:
+    return BundleError(
+        f"cannot read {file}: {error}", hint="The file is damaged: start the run anew in another folder."
+    )
 
 
 def _read_record(file: Path, kind: type[R]) -> R:

@@ -274,12 +274,12 @@ def _build(study: Study, task: _Task, dataset: DataSet) -> BuildArguments:
 
 def _read(folder: Path, task: _Task) -> StudyRun:
     place = RunFolder(folder / RUNS / task.folder)
-    result, saved = place.result(), place.load_state()
-    if result is None or saved is None:
+    result, history = place.result(), place.history()
+    if result is None or not history:
         raise BundleError(f"cannot read {place.path}: it has not come to its end", hint="Go on with it by --resume.")
     size = place.run().preprocessing.input_size[1]
     return StudyRun(
-        folder=f"{RUNS}/{task.folder}", arm=task.arm, size=size, seed=task.seed, result=result, history=tuple(saved[1])
+        folder=f"{RUNS}/{task.folder}", arm=task.arm, size=size, seed=task.seed, result=result, history=tuple(history)
     )
 
 

@@ -179,7 +179,8 @@ def _sizes_words(page: StudyPage) -> str:
 
 
 def _recipe_words(recipe: Recipe) -> str:
-    shown = {k: v for k, v in recipe.model_dump().items() if k != "name" and v not in (0, 0.0, None, "", ())}
+    unused = {"name"} if recipe.sched == "step" else {"name", "milestones", "decay_rate"}
+    shown = {k: v for k, v in recipe.model_dump(exclude=unused).items() if v not in (0, 0.0, None, "", ())}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
