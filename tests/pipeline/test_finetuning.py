@@ -175,6 +175,7 @@ def test_trained_as_it_is_without_rules(tmp_path: Path) -> None:
     assert "not converted" in (tmp_path / "run" / "best" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_registry_models_need_nobody_s_code(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"epochs": 1})
     with pytest.raises(Killed):

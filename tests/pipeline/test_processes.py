@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -52,9 +51,14 @@ def kill_when(way: Sequence[str], arguments: Sequence[str], words: str, then: fl
     else:
         pytest.fail("".join(said))
     time.sleep(then)
-    os.killpg(process.pid, signal.SIGKILL)
+    launcher = psutil.Process(process.pid)
+    # torchrun gives its workers groups of their own: a killed launcher leaves them running.
+    everyone = [launcher, *launcher.children(recursive=True)]
+    for one in everyone:
+        one.kill()
     process.stderr.close()
     process.wait(PATIENCE)
+    psutil.wait_procs(everyone, timeout=PATIENCE)
 
 
 def equal(a: Path, b: Path) -> bool:

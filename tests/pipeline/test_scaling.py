@@ -27,7 +27,7 @@ def output_of(model: nn.Module) -> torch.Tensor:
         return model(torch.ones(2, *SIZE).cumsum(-1) / 64)
 
 
-@pytest.mark.parametrize("source", ["resnet18", "tv:resnet18", "mobilenetv2_050"])
+@pytest.mark.parametrize("source", ["resnet18", pytest.param("tv:resnet18", marks=pytest.mark.slow), "mobilenetv2_050"])
 def test_deeper_and_wider_is_the_same_function(source: str, tmp_path: Path) -> None:
     conversion = spdify.convert(source, depth_factor=1.5, width_factor=1.25, rules="spd-released", input_size=SIZE)
     found = outcomes(conversion)
@@ -145,6 +145,7 @@ def test_every_layer_that_stays_narrow_is_in_the_plan_with_its_reason() -> None:
     assert all(left.reason and left.operator == "Conv2d" for left in plan.left_alone)
 
 
+@pytest.mark.slow
 def test_a_scaled_bundle_is_scaled_and_converted_again(tmp_path: Path) -> None:
     first = spdify.convert("resnet18", depth_factor=2, width_factor=1.25, rules="spd-released", input_size=SIZE)
     first.save(tmp_path / "first", onnx=False)
