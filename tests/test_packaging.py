@@ -81,6 +81,11 @@ def test_the_wheel_finds_its_rulebooks(installed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_the_digits_and_their_licence(installed: Path) -> None:
+    for name in ("digits.npz", "DIGITS.md"):
+        assert (installed / "spdify" / "datasets" / name).is_file()
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     tops = {path.name for path in installed.iterdir()}
     assert tops == {"bin", "spdify", f"spdify-{spdify.__version__}.dist-info"}
