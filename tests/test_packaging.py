@@ -86,6 +86,7 @@ def test_the_wheel_holds_the_digits_and_their_licence(installed: Path) -> None:
         assert (installed / "spdify" / "datasets" / name).is_file()
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     tops = {path.name for path in installed.iterdir()}
     assert tops == {"bin", "spdify", f"spdify-{spdify.__version__}.dist-info"}
