@@ -23,6 +23,9 @@ SHARED_KEY = "shared"  # in the metadata of the weights: names of tensors that a
 
 MAX_RECORD_BYTES = 64 * 2**20  # a network of a thousand sites has 2 MiB; more is no record
 
+MISSING = "A bundle is a folder that `spdify convert` wrote."
+DAMAGED = "Convert the model again, or use the version of spdify that wrote the bundle."
+
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -40,7 +43,7 @@ def read_record(folder: Path) -> BundleRecord:
     Raises:
         BundleError: It is missing, or not what its schema says.
     """
-    return _read(folder, PLAN_FILE, BundleRecord)
+    return read_json(folder / PLAN_FILE, BundleRecord, missing=MISSING, damaged=DAMAGED)
 
 
 def read_report(folder: Path) -> Report:
@@ -49,32 +52,34 @@ def read_report(folder: Path) -> Report:
     Raises:
         BundleError: It is missing, or not what its schema says.
     """
-    return _read(folder, REPORT_FILE, Report)
+    return read_json(folder / REPORT_FILE, Report, missing=MISSING, damaged=DAMAGED)
 
 
-def _read(folder: Path, name: str, kind: type[RecordT]) -> RecordT:
-    file = folder / name
+def read_json(file: Path, kind: type[RecordT], *, missing: str, damaged: str) -> RecordT:
+    """Read and validate a record from its file.
+
+    Args:
+        file: JSON, of at most 64 MiB.
+        kind: What it holds.
+        missing: What to do where it is not there.
+        damaged: What to do where it is something else.
+
+    Raises:
+        BundleError: It is missing, or not what its schema says.
+    """
     try:
         with file.open("rb") as stream:
             text = stream.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
-        raise BundleError(
-            f"cannot read {file}: {error.strerror or error}", hint="A bundle is a folder that `spdify convert` wrote."
-        ) from error
+        raise BundleError(f"cannot read {file}: {error.strerror or error}", hint=missing) from error
     if len(text) > MAX_RECORD_BYTES:
-        raise BundleError(
-            f"cannot read {file}: expected at most {MAX_RECORD_BYTES} bytes, got more",
-            hint="The bundle is damaged: convert the model again.",
-        )
+        raise BundleError(f"cannot read {file}: expected at most {MAX_RECORD_BYTES} bytes, got more", hint=damaged)
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(
-            f"cannot read {file}: at {key}, {first['msg']}",
-            hint="Convert the model again, or use the version of spdify that wrote the bundle.",
-        ) from error
+        raise BundleError(f"cannot read {file}: at {key}, {first['msg']}", hint=damaged) from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

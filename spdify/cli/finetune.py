@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from spdify.pipeline.converting import ConversionSettings
     from spdify.pipeline.progress import Progress
     from spdify.pipeline.run_settings import TrainingSettings
-    from spdify.records import StudyRun, TrainingResult
+    from spdify.records import TrainingResult
+    from spdify.reporting.studies import StudyPage
     from spdify.sources import BuildArguments
 
 SMALLEST = 4  # height of an image
@@ -290,7 +291,7 @@ def _resumable(asked: _Asked, progress: Progress) -> Iterator[None]:
         raise
 
 
-_Outcome: TypeAlias = "tuple[Path, TrainingResult | list[StudyRun]]"
+_Outcome: TypeAlias = "tuple[Path, TrainingResult | StudyPage]"
 
 
 def _resume(folder: Path, code: str | None, progress: Progress) -> _Outcome:
@@ -343,11 +344,11 @@ def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress
         seeds=tuple(range(training.seed, training.seed + seeds)), sizes=(size[1],) if size else sizes,
         mean=training.mean, std=training.std, command=asked.command,
     )  # fmt: skip
-    runs = run_study(
+    page = run_study(
         study, asked.output, code=asked.code, download=asked.options.download, overwrite=asked.overwrite,
         progress=progress,
     )  # fmt: skip
-    return asked.output, runs
+    return asked.output, page
 
 
 def _resolved(path: str | Path | None) -> str | None:
@@ -384,12 +385,15 @@ def default_run(model: str, rules: Sequence[str], data: str) -> Path:
 
 def _show(outcome: _Outcome, *, as_json: bool) -> None:
     from spdify.cli.render import render_study, render_training
+    from spdify.reporting.studies import StudyPage
 
     folder, found = outcome
-    if as_json:
-        key = "runs" if isinstance(found, list) else "result"
-        print_json({"folder": str(folder), key: found})
-    elif isinstance(found, list):
-        render_study(output_console(), found, folder)
+    if isinstance(found, StudyPage):
+        if as_json:
+            print_json({"folder": str(folder), "runs": found.runs})
+        else:
+            render_study(output_console(), found, folder)
+    elif as_json:
+        print_json({"folder": str(folder), "result": found})
     else:
         render_training(output_console(), found, folder)

@@ -13,9 +13,9 @@ from spdify.cli.terminal import printable
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.figures import change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
+from spdify.reporting.studies import headline as headline_of_study
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         LeftAlone,
         MeasuredModel,
         Report,
-        StudyRun,
         TrainingResult,
     )
     from spdify.reporting import Inspection
+    from spdify.reporting.studies import StudyPage
 
 OUTCOME_STYLES = {"passed": "green", "failed": "bold red", "measured": "cyan", "not run": "yellow"}
 ACTION_STYLES = {"applied": "green", "kept": "cyan", "refused": "yellow"}
@@ -209,17 +209,16 @@ def _evaluation_words(found: Evaluation, split: str) -> str:
     )
 
 
-def render_study(console: Console, runs: Sequence[StudyRun], folder: Path) -> None:
+def render_study(console: Console, page: StudyPage, folder: Path) -> None:
     """Show every run of a study, and what was concluded."""
     table = _table(("network", "left"), ("size", "right"), ("seed", "right"), ("top-1", "right"), ("images/s", "right"))
-    for run in runs:
+    for run in page.runs:
         found = run.result.evaluation
         speed = f"{run.result.images_per_second:.0f}"
         table.add_row(*map(_cell, (run.arm, str(run.size), str(run.seed), f"{found.top1:.2%}", speed)))
     console.print(table)
-    for line in (folder / "report.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("- "):
-            console.print(line[2:], markup=False)
+    for line in headline_of_study(page):
+        console.print(line, markup=False)
     console.print(f"{folder}: report.md, results.csv, curves, runs", markup=False)
 
 

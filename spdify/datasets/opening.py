@@ -56,7 +56,10 @@ class DataOptions:
             UsageError: A number is out of range.
         """
         if self.channels not in {1, 3}:
-            raise UsageError(f"cannot give images {self.channels} channels: expected a network that takes 1 or 3")
+            raise UsageError(
+                f"cannot give images {self.channels} channels: expected 1 (grey) or 3 (RGB)",
+                hint="Build the network for 1 or 3: --in-chans, or --input-size C,H,W.",
+            )
         if not 0 <= self.validation_share < 1:
             raise UsageError(f"cannot hold back a share of {self.validation_share}: expected 0 up to below 1")
 

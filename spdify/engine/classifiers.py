@@ -23,6 +23,7 @@ LAYERS = (nn.Linear, nn.Conv2d)
 COUNTS = ("out_features", "out_channels")
 NAME = "classifier"
 BATCH = 2
+AS_PLANNED = "The model, and its weights, must be those that the plan was made for."
 
 
 def plan_classifier(model: nn.Module, inputs: Inputs, classes: int, *, seed: int = 0) -> Plan | None:
@@ -79,9 +80,13 @@ def replace_heads(model: nn.Module, plan: Plan) -> None:
             module = model.get_submodule(head.path)
             weight = module.get_parameter("weight")
         except AttributeError:
-            raise PlanError(f"cannot apply the plan: there is no classifier at {head.path!r}") from None
+            raise PlanError(
+                f"cannot apply the plan: there is no classifier at {head.path!r}", hint=AS_PLANNED
+            ) from None
         if not isinstance(module, LAYERS) or weight.shape[0] != head.before:
-            raise PlanError(f"cannot apply the plan at {head.path}: expected {head.before} outputs in a layer")
+            raise PlanError(
+                f"cannot apply the plan at {head.path}: expected a layer with {head.before} outputs", hint=AS_PLANNED
+            )
         for name, tensor in tuple(module.named_parameters(recurse=False)):
             shape = (head.after, *tensor.shape[1:])
             module.register_parameter(name, nn.Parameter(torch.empty(shape, dtype=tensor.dtype, device="meta")))
@@ -103,7 +108,7 @@ def head_state(state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     for head in plan.heads:
         names = [name for name in state if name.rpartition(".")[0] == head.path]
         if not names:
-            raise PlanError(f"cannot map {head.path}: the state dict has no tensors of it")
+            raise PlanError(f"cannot map {head.path}: the state dict has no tensors of it", hint=AS_PLANNED)
         for name in names:
             shape = (head.after, *state[name].shape[1:])
             fresh = state[name].new_zeros(shape)

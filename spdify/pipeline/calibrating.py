@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,14 @@ import torch
 
 from spdify.blocks import SPDConv
 from spdify.bundle import check_output, is_bundle, read_record, read_report, read_weights, staged_folder, write_bundle
-from spdify.datasets import DataOptions, DataSet, check_normalisation, mean_and_deviation, open_data
+from spdify.datasets import DataOptions, DataSet, open_data
 from spdify.engine import rebuild
 from spdify.engine.carrying import as_it_runs
 from spdify.engine.places import block_places
 from spdify.engine.weight_map import site_weights
 from spdify.errors import NothingToConvertError, UsageError
-from spdify.pipeline.evaluating import Normalisation
+from spdify.pipeline.conversion import require_verified
+from spdify.pipeline.evaluating import Normalisation, resolve_preprocessing
 from spdify.pipeline.loading import build_converted, load, load_state
 from spdify.pipeline.opening import build_original
 from spdify.pipeline.starting import export_trained
@@ -85,6 +86,7 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
         progress: Told, in words, what is being done.
 
     Raises:
+        CheckFailedError: The ONNX file does not pass; the bundle is there, with the file under another name.
         NothingToConvertError: There is neither a pool to fit nor a batch norm.
         SpdifyError: The bundle or the data cannot be read, or the folder not be written.
     """
@@ -100,9 +102,10 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
         raise UsageError(f"cannot calibrate {folder}: its network does not take one batch of images")
     progress("reading the data")
     size = inputs.args[0].shape[1:]
-    options = DataOptions(**{**vars(data_options or DataOptions()), "channels": size[0]})
+    options = replace(data_options or DataOptions(), channels=size[0])
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
-    how = _preprocessing(record, normalisation or Normalisation(), dataset, size)
+    wanted = normalisation or Normalisation()
+    how, _ = resolve_preprocessing(record.preprocessing, "", wanted, wanted.size or size, dataset)
     found = _calibrate(pair, _inputs(dataset, how, images), progress, pools=pools, norms=norms)
     calibration = found.model_copy(update={"data": dataset.name, "trainings": len(record.trainings)})
     progress("writing, with ONNX" if onnx else "writing")
@@ -181,20 +184,6 @@ def _inputs(dataset: DataSet, how: Preprocessing, count: int) -> tuple[_Inputs, 
     return _Inputs(dataset.train.subset(chosen[~held]), how), _Inputs(dataset.train.subset(chosen[held]), how)
 
 
-def _preprocessing(
-    record: BundleRecord, wanted: Normalisation, dataset: DataSet, size: tuple[int, ...]
-) -> Preprocessing:
-    """Take what the bundle says; where it says nothing, the training images' own mean and deviation."""
-    how = record.preprocessing
-    if how is None:
-        mean, std = mean_and_deviation(dataset.train)
-        how = Preprocessing(input_size=size, mean=mean, std=std)
-    changes = {"mean": wanted.mean or how.mean, "std": wanted.std or how.std, "input_size": wanted.size or size}
-    how = how.model_copy(update=changes)
-    check_normalisation(how.mean, how.std, size[0])
-    return how
-
-
 def _calibrate(
     pair: _Pair, inputs: tuple[_Inputs, _Inputs], progress: Callable[[str], None], *, pools: bool, norms: bool | None
 ) -> Calibration:
@@ -241,3 +230,4 @@ def _write(  # noqa: PLR0913 - what a bundle holds
         if onnx:
             new = export_trained(network, stage, new)
         write_bundle(stage, state=network.state_dict(), record=new, report=report, report_text=report_markdown(report))
+    require_verified(new.onnx, output)

@@ -82,13 +82,7 @@ class Conversion:
             write_bundle(
                 stage, state=self.model.state_dict(), record=record, report=report, report_text=report_markdown(report)
             )
-        if exported is not None and exported.file == UNVERIFIED:
-            # Failed, or nothing could be compared: both leave the file unproved.
-            bad = [check for check in exported.checks if check.outcome != "passed"]
-            raise CheckFailedError(
-                f"the ONNX file does not pass: {'; '.join(f'{c.name}: {c.detail or c.value}' for c in bad)}",
-                hint=f"The bundle is written; the file is kept as {Path(folder) / exported.file} and must not be used.",
-            )
+        require_verified(exported, Path(folder))
         return record
 
     def record(self, onnx: OnnxRecord | None = None) -> BundleRecord:
@@ -120,6 +114,21 @@ class Conversion:
         """Say in the file how images become inputs, where that is known."""
         record = self.record()
         return describe(record.preprocessing, record.classes)
+
+
+def require_verified(exported: OnnxRecord | None, folder: Path) -> None:
+    """Insist that an ONNX file that was written passes its checks.
+
+    Raises:
+        CheckFailedError: It does not, or nothing could be compared: both leave the file unproved.
+    """
+    if exported is None or exported.file != UNVERIFIED:
+        return
+    bad = [check for check in exported.checks if check.outcome != "passed"]
+    raise CheckFailedError(
+        f"the ONNX file does not pass: {'; '.join(f'{c.name}: {c.detail or c.value}' for c in bad)}",
+        hint=f"The bundle is written; the file is kept as {folder / exported.file} and must not be used.",
+    )
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from spdify.exporting import OnnxModel, described
 from spdify.exporting.examples import Example
 from spdify.pipeline.opening import open_model
 from spdify.records import Machine, MeasuredModel, Preprocessing
-from spdify.training import join, make_accelerator, measured_batches, scores_of
+from spdify.training import join_all, make_accelerator, measured_batches, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,24 +111,19 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     else:
         classifier = _from_model(model, wanted, build or {}, code, accelerator.device)
     progress("reading the data")
-    options = DataOptions(**{**vars(data_options or DataOptions()), "channels": classifier.size[0]})
+    options = replace(data_options or DataOptions(), channels=classifier.size[0])
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
     _require_classes(classifier, dataset)
     name, images = _chosen(dataset, split)
-    how, source = _preprocessing(classifier, wanted, dataset)
+    how, source = resolve_preprocessing(classifier.preprocessing, classifier.says, wanted, classifier.size, dataset)
     progress(f"measuring on {len(images):,} images")
     timed = _Timed(classifier)
-    world = 1 if is_onnx else accelerator.num_processes
     batches = measured_batches(
-        images, how, batch_size=classifier.batch or batch_size, rank=accelerator.process_index if world > 1 else 0,
-        world=world, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
+        images, how, batch_size=classifier.batch or batch_size, rank=accelerator.process_index,
+        world=accelerator.num_processes, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
     )  # fmt: skip
     own = scores_of(lambda inputs: _checked(timed(inputs), classifier, dataset), batches)
-    if world > 1:
-        from accelerate.utils import gather_object  # noqa: PLC0415
-
-        own = gather_object(own)
-    scores = join(own)
+    scores = join_all(own, accelerator)
     skipped = f"{len(dataset.skipped)} images could not be read and were left out"
     return MeasuredModel(
         model=classifier.name,
@@ -270,17 +265,28 @@ def _chosen(dataset: DataSet, split: str | None) -> tuple[str, Images]:
     return name, dataset.splits[name]
 
 
-def _preprocessing(classifier: _Classifier, wanted: Normalisation, dataset: DataSet) -> tuple[Preprocessing, str]:
-    """Say how images become inputs, and where that is known from."""
-    how, words = classifier.preprocessing, classifier.says
-    if how is None:
+def resolve_preprocessing(
+    known: Preprocessing | None, says: str, wanted: Normalisation, size: tuple[int, ...], dataset: DataSet
+) -> tuple[Preprocessing, str]:
+    """Say how images become inputs, and where that is known from.
+
+    Args:
+        known: What the model says.
+        says: Who says so, in words.
+        wanted: What is said otherwise.
+        size: C,H,W of the inputs.
+        dataset: Whose training images give mean and deviation where nobody else does.
+
+    Raises:
+        UsageError: Images cannot be normalised so.
+    """
+    if known is None:
         mean, std = mean_and_deviation(dataset.train)
-        how = Preprocessing(input_size=classifier.size, mean=mean, std=std)
-        words = "mean and deviation of the training images"
-    changes: dict[str, Any] = {"input_size": classifier.size}
+        known, says = Preprocessing(input_size=size, mean=mean, std=std), "mean and deviation of the training images"
+    changes: dict[str, Any] = {"input_size": size}
     if wanted.mean is not None or wanted.std is not None:
-        changes |= {"mean": wanted.mean or how.mean, "std": wanted.std or how.std}
-        words = "as given"
-    how = how.model_copy(update=changes)
-    check_normalisation(how.mean, how.std, how.input_size[0])
-    return how, words
+        changes |= {"mean": wanted.mean or known.mean, "std": wanted.std or known.std}
+        says = "as given"
+    how = known.model_copy(update=changes)
+    check_normalisation(how.mean, how.std, size[0])
+    return how, says

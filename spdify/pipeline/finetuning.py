@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from spdify.bundle import check_output, is_bundle, read_record, staged_folder
 from spdify.bundle.locking import locked
-from spdify.datasets import DataOptions, DataSet, open_data
+from spdify.datasets import DataOptions, DataSet, Files, open_data
 from spdify.errors import DataError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
@@ -55,7 +57,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     """Convert a model and fine-tune it, or train a bundle as it stands.
 
     Under `torchrun` or `accelerate launch` every process calls this with the same arguments; the first one converts and
-    writes.
+    writes. The random generators of PyTorch, NumPy and Python are seeded on the way.
 
     Args:
         model: A source (`resnet18`, `tv:resnet18`, `net.py:factory` …), a bundle's folder, or a module (not changed).
@@ -86,10 +88,15 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
         check_output(folder.path, overwrite=overwrite, marker=RUN)
     progress.step("reading the data")
     channels = _channels(model, arguments)
-    options = _with_channels(data_options or DataOptions(), channels)
+    options = replace(data_options or DataOptions(), channels=channels)
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
     if dataset.skipped:
         progress.note(f"{len(dataset.skipped)} images cannot be read and are left out: {_few(dataset.skipped)}")
+    if isinstance(dataset.train, Files) and not options.from_disk:
+        progress.note(
+            "images differ in size, or fill more memory than is kept for them: they are read from the disk each time, "
+            "with timm's transforms; --workers N reads them in N processes"
+        )
     if accelerator.is_main_process:
         with ExitStack() as stack:
             if (folder.path / RUN).exists():
@@ -118,6 +125,7 @@ def resume(
     *,
     model: str | nn.Module | None = None,
     code: str | None = None,
+    data: DataSet | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Go on with a run that was cut off, with the settings it was started with; bit for bit as if it had not been.
@@ -126,6 +134,7 @@ def resume(
         folder: The run.
         model: For a network of somebody's own, that network or the source that builds it.
         code: The same, where the run began with a bundle of it.
+        data: The data set, where it is open already.
         progress: Told how it goes.
 
     Returns:
@@ -161,7 +170,7 @@ def resume(
         folder=Path(run.data_folder), channels=run.channels, validation_share=run.validation_share,
         skip_corrupt=run.skip_corrupt, from_disk=run.from_disk,
     )  # fmt: skip
-    dataset = open_data(run.data, options)
+    dataset = data or open_data(run.data, options)
     if dataset.digest() != run.known.digest:
         raise DataError(
             f"cannot resume {place.path}: {run.data} is not what it was when the run was started",
@@ -188,7 +197,8 @@ def _rehearse(
 ) -> None:
     """Make what the training will be made of, so that what cannot be made is told before anything is written."""
     share = Share(0, accelerator.num_processes, training.machine.parts)
-    make_batches(dataset.train, training.recipe, how, classes=len(dataset.classes), share=share)
+    few = torch.arange(min(len(dataset.train), training.recipe.batch_size))  # enough to tell, quick to resize
+    make_batches(dataset.train.subset(few), training.recipe, how, classes=len(dataset.classes), share=share)
     pack(make_optimizer(start.network, training.recipe, ()).state_dict())
 
 
@@ -201,10 +211,6 @@ def _channels(model: str | Path | nn.Module, build: BuildArguments) -> int:
         if inputs is not None and inputs.args:
             return inputs.args[0].shape[1]
     return build.get("in_chans") or 3
-
-
-def _with_channels(options: DataOptions, channels: int) -> DataOptions:
-    return DataOptions(**{**vars(options), "channels": channels})
 
 
 def _few(paths: Sequence[Path]) -> str:

@@ -9,18 +9,18 @@ import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from spdify.bundle import write_text
+from spdify.bundle import read_json, write_text
 from spdify.bundle.folder import STAGE, usual_access
 from spdify.bundle.places import write_error
 from spdify.errors import BundleError
 from spdify.records import EpochResult, TrainingResult, TrainingRun
 from spdify.reporting.pictures import Line, line_chart
+from spdify.reporting.studies import learning_curve
 from spdify.training import Scores, pack, unpack
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ COLUMNS = (
     "epoch", "lr", "train_loss", "validation_loss", "validation_top1", "validation_top5",
     "validation_calibration_error", "images_per_second", "seconds",
 )  # fmt: skip
-R = TypeVar("R", TrainingRun, TrainingResult)
 FAULTS = (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 RUN_HINT = "A run is a folder that `spdify finetune` wrote."
 
@@ -66,12 +65,12 @@ class RunFolder:
         Raises:
             BundleError: It is missing, or not what it should be.
         """
-        return _read_record(self.path / RUN, TrainingRun)
+        return read_json(self.path / RUN, TrainingRun, missing=RUN_HINT, damaged=RUN_HINT)
 
     def result(self) -> TrainingResult | None:
         """Read `result.json`; None where the run has not come to its end."""
         file = self.path / RESULT
-        return _read_record(file, TrainingResult) if file.exists() else None
+        return read_json(file, TrainingResult, missing=RUN_HINT, damaged=RUN_HINT) if file.exists() else None
 
     def clean(self) -> None:
         """Remove what a killed run was writing."""
@@ -175,17 +174,6 @@ def _damaged(file: Path, error: Exception) -> BundleError:
     )
 
 
-def _read_record(file: Path, kind: type[R]) -> R:
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise BundleError(f"cannot read {file}: {error.strerror or error}", hint=RUN_HINT) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(f"cannot read {file}: at {key}, {first['msg']}", hint=RUN_HINT) from error
-
-
 def results_csv(history: Sequence[EpochResult]) -> str:
     """Give one line per epoch; shares from 0 to 1, losses in nats."""
     text = io.StringIO()
@@ -201,8 +189,6 @@ def results_csv(history: Sequence[EpochResult]) -> str:
 
 def curves(history: Sequence[EpochResult], title: str) -> str:
     """Draw validation accuracy by epoch, or the training loss where nothing was held back."""
-    measured = all(result.validation for result in history)
-    points = [(r.epoch, 100 * r.validation.top1 if measured and r.validation else r.train_loss) for r in history]
-    up = "validation top-1, %" if measured else "training loss, nats"
+    points, up = learning_curve(history)
     line = Line(label=up, kind="converted", points=points)
     return line_chart(title, f"{up} by epoch; {points[-1][1]:.4g} in the end.", [line], across="epoch", up=up)

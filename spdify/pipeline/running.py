@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spdify.bundle import read_record
 from spdify.bundle.locking import locked
+from spdify.datasets import Pixels, fitted
 from spdify.errors import BundleError, CheckFailedError, ExportError, SpdifyError, TrainingError
-from spdify.exporting import UNVERIFIED
 from spdify.graph.census import take_census
+from spdify.pipeline.conversion import require_verified
 from spdify.pipeline.loading import build_converted, load
 from spdify.pipeline.run_settings import training_of
 from spdify.pipeline.starting import export_trained, read_start, write_trained
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from spdify.datasets import DataSet
+    from spdify.datasets import DataSet, Images
     from spdify.pipeline.progress import Progress
     from spdify.pipeline.run_folder import RunFolder
     from spdify.pipeline.starting import Start
@@ -62,8 +63,11 @@ def train_run(
         log(f"{'resumed' if history else 'started'} after epoch {trainer.epoch}, {accelerator.num_processes} processes")
         if run.track:
             _init_trackers(accelerator, run)
+        validation = dataset.validation
+        if isinstance(validation, Pixels) and run.preprocessing.crop_pct == 1:  # else it would be cropped twice
+            validation = fitted(validation, run.preprocessing)  # once, not in every epoch
         while trainer.epoch < run.recipe.epochs:
-            history.append(_epoch(trainer, dataset, run))
+            history.append(_epoch(trainer, validation, run))
             if accelerator.is_main_process:
                 _save(folder, start, run, trainer, history)
             if run.track:
@@ -111,11 +115,11 @@ def _masks(record: BundleRecord, original: nn.Module | None, folder: Path) -> di
     return carried_masks(network.state_dict(), record.plans[before:])
 
 
-def _epoch(trainer: Trainer, dataset: DataSet, run: TrainingRun) -> EpochResult:
+def _epoch(trainer: Trainer, validation: Images | None, run: TrainingRun) -> EpochResult:
     result = trainer.run_epoch()
-    if dataset.validation is None:
+    if validation is None:
         return result
-    found = trainer.evaluate(dataset.validation, run.preprocessing).evaluation()
+    found = trainer.evaluate(validation, run.preprocessing).evaluation()
     if not math.isfinite(found.loss):
         raise TrainingError(
             f"cannot go on training: the validation loss became {found.loss} in epoch {result.epoch}",
@@ -192,13 +196,10 @@ def _write_best(  # noqa: PLR0913 - all that a bundle says
     except ExportError as error:
         write()
         return ExportError(f"{error.message} The run is complete all the same, in {folder.path}.", hint=error.hint)
-    exported = read_record(folder.best).onnx
-    if exported is not None and exported.file == UNVERIFIED:
-        bad = "; ".join(f"{c.name}: {c.detail or c.value}" for c in exported.checks if c.outcome == "failed")
-        return CheckFailedError(
-            f"the ONNX file of the trained network does not pass: {bad}",
-            hint=f"The run is complete; {folder.best / exported.file} must not be used.",
-        )
+    try:
+        require_verified(read_record(folder.best).onnx, folder.best)
+    except CheckFailedError as error:
+        return error
     return None
 
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from spdify.bundle import is_bundle, read_record, read_report, staged_folder, write_bundle
 from spdify.engine import apply, plan_classifier
-from spdify.engine.classifiers import class_count
 from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
@@ -19,6 +18,7 @@ from spdify.pipeline.converting import ConversionSettings, convert_opened
 from spdify.pipeline.opening import open_model
 from spdify.records import BundleRecord, Inputs, InputSpec, Report
 from spdify.reporting import measure, report_markdown
+from spdify.rulebook import book_names
 from spdify.sources import example_inputs, parse_spec
 
 if TYPE_CHECKING:
@@ -81,18 +81,17 @@ def make_start(  # noqa: PLR0913 - what to build, and how
     if not isinstance(model, nn.Module) and is_bundle(model):
         opened = open_model(model, code=code, input_size=size)
         return _from_bundle(opened, Path(model), classes, progress)
-    arguments = build.copy()
-    arguments["input_size"] = size
+    arguments: BuildArguments = {**build, "input_size": size}
     fresh = not build.get("pretrained") and build.get("checkpoint") is None
     if fresh and isinstance(model, str) and parse_spec(model).kind != "code":
-        arguments.setdefault("num_classes", classes)
-        arguments["num_classes"] = arguments["num_classes"] or classes
+        arguments["num_classes"] = arguments.get("num_classes") or classes
     opened = open_model(model, code=code, **arguments)
     opened, notes = _with_classifier(opened, classes, settings.seed)
-    if settings.rules in (NO_RULES, (NO_RULES,), [NO_RULES]):
+    books = book_names(settings.rules)
+    if books == (NO_RULES,):
         record = _plain_record(opened, settings.seed, command)
         return Start(opened.model, record, _plain_report(opened), opened.inputs, notes)
-    if NO_RULES in settings.rules and not isinstance(settings.rules, str):
+    if NO_RULES in books:
         raise UsageError(
             "cannot convert by the rules none and others", hint="Give --rules none alone, or leave it out."
         )
@@ -206,6 +205,5 @@ def _plain_record(opened: Opened, seed: int, command: str) -> BundleRecord:
 
 def _plain_report(opened: Opened) -> Report:
     """Give the report of a network that is not converted: its cost."""
-    class_count(opened.model, opened.inputs)
     cost = measure(opened.model, take_census(opened.model, opened.inputs, mode="eval"))
     return Report(model=opened.source.name, rulebook=NO_RULES, before=cost, after=cost, sites=(), decisions=())

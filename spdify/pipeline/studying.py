@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from spdify.bundle import check_output, is_bundle, read_record, staged_folder, write_text
+from spdify.bundle import check_output, is_bundle, read_json, read_record, staged_folder, write_text
 from spdify.bundle.locking import locked
 from spdify.datasets import DataOptions, open_data
 from spdify.errors import BundleError, UsageError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from spdify.sources import BuildArguments
 
 STUDY, RUNS = "study.json", "runs"
+STUDY_HINT = "A study is a folder that `spdify finetune --compare-baseline` (or --seeds, --resolution) wrote."
 ARMS: tuple[Literal["converted", "original"], ...] = ("converted", "original")
 TIMED_BATCH = 64
 
@@ -125,7 +126,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     download: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> list[StudyRun]:
+) -> StudyPage:
     """Train all networks of a study and write tables, pictures and a page about them.
 
     Args:
@@ -135,6 +136,9 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
         download: Fetch the data if need be.
         overwrite: Whether a study that is in `output` may be replaced.
         progress: Told how it goes.
+
+    Returns:
+        All that the page says.
 
     Raises:
         UsageError: There is nothing to compare a bundle with, or sizes are given twice.
@@ -156,7 +160,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     return _go(study, folder, code, progress, dataset)
 
 
-def resume_study(folder: str | Path, *, code: str | None = None, progress: Progress | None = None) -> list[StudyRun]:
+def resume_study(folder: str | Path, *, code: str | None = None, progress: Progress | None = None) -> StudyPage:
     """Go on with a study that was cut off; runs that have ended are not repeated.
 
     Raises:
@@ -180,14 +184,7 @@ def read_study(folder: Path) -> Study:
     Raises:
         BundleError: It is missing, or not what it should be.
     """
-    try:
-        return Study.model_validate_json((folder / STUDY).read_bytes())
-    except OSError as error:
-        raise BundleError(f"cannot read {folder / STUDY}: {error.strerror or error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(f"cannot read {folder / STUDY}: at {where}, {first['msg']}") from error
+    return read_json(folder / STUDY, Study, missing=STUDY_HINT, damaged=STUDY_HINT)
 
 
 def _check(study: Study) -> None:
@@ -223,7 +220,7 @@ def _sizes(study: Study) -> Sequence[int | None]:
     return study.sizes or (None,)
 
 
-def _go(study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet) -> list[StudyRun]:
+def _go(study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet) -> StudyPage:
     # Code of one's own may lie elsewhere by now.
     model = code if code is not None and not is_bundle(study.model) else study.model
     with locked(folder):
@@ -233,13 +230,12 @@ def _go(study: Study, folder: Path, code: str | None, progress: Progress, datase
             progress.note(f"run {number} of {len(tasks)}: {task.folder}")
             if (place.path / RUN).exists():
                 if place.result() is None:
-                    resume(place.path, model=model, code=code, progress=progress)
+                    resume(place.path, model=model, code=code, data=dataset, progress=progress)
             else:
                 _start(study, task, place.path, model, dataset, code, progress)
         runs = [_read(folder, task) for task in tasks]
         progress.step("comparing")
-        _write(study, folder, dataset, runs, code)
-    return runs
+        return _write(study, folder, dataset, runs, code)
 
 
 def _start(  # noqa: PLR0913 - what to train, on what, where
@@ -283,7 +279,7 @@ def _read(folder: Path, task: _Task) -> StudyRun:
     )
 
 
-def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun], code: str | None) -> None:
+def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun], code: str | None) -> StudyPage:
     """Compare, and write what came out."""
     sizes = sorted({run.size for run in runs})
     differences = {}
@@ -307,6 +303,7 @@ def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun
     )  # fmt: skip
     for name, text in study_files(page).items():
         write_text(folder / name, text, overwrite=True)
+    return page
 
 
 def _times(study: Study, folder: Path, runs: Sequence[StudyRun], size: int, code: str | None) -> dict[str, float]:

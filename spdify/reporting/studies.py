@@ -14,9 +14,9 @@ from spdify.reporting.markdown import table
 from spdify.reporting.pictures import Line, line_chart
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from spdify.records import Recipe, StudyRun
+    from spdify.records import EpochResult, Recipe, StudyRun
 
 COLUMNS = (
     "network", "size", "seed", "split", "top1", "top5", "loss", "calibration_error", "best_epoch", "parameters", "macs",
@@ -198,21 +198,19 @@ def _results(page: StudyPage) -> str:
     return text.getvalue()
 
 
+def learning_curve(history: Sequence[EpochResult]) -> tuple[list[tuple[float, float]], str]:
+    """Give validation accuracy in percent by epoch, or the training loss where nothing was held back; and its name."""
+    if all(result.validation for result in history):
+        return [(r.epoch, 100 * r.validation.top1) for r in history if r.validation], "validation top-1, %"
+    return [(r.epoch, r.train_loss) for r in history], "training loss, nats"
+
+
 def _curves(page: StudyPage, size: int) -> str:
-    """Draw every run's validation accuracy by epoch; one line per seed and network."""
+    """Draw every run by epoch; one line per seed and network."""
     runs = [run for run in page.runs if run.size == size]
-    measured = all(result.validation for run in runs for result in run.history)
-    lines = [
-        Line(
-            label=run.arm,
-            kind=run.arm,
-            points=[
-                (r.epoch, 100 * r.validation.top1 if measured and r.validation else r.train_loss) for r in run.history
-            ],
-        )
-        for run in runs
-    ]
-    up = "validation top-1, %" if measured else "training loss, nats"
+    found = [learning_curve(run.history) for run in runs]
+    lines = [Line(label=run.arm, kind=run.arm, points=points) for run, (points, _) in zip(runs, found, strict=True)]
+    up = found[0][1]
     ends = "; ".join(f"{line.label}: {line.points[-1][1]:.2f}" for line in lines)
     title = f"{page.model.rpartition('/')[2]} on {page.data}, {size} px"
     return line_chart(title, f"{up} by epoch, a line per seed. In the end {ends}.", lines, across="epoch", up=up)

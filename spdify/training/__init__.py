@@ -4,11 +4,11 @@ from spdify.training.batches import Share, make_batches
 from spdify.training.calibrating import calibrate_norms, fit_pool, output_error, pool_error
 from spdify.training.carried import carried_masks
 from spdify.training.comparing import Difference, mean_interval, paired_difference
-from spdify.training.measuring import Scores, join, scores_of
+from spdify.training.measuring import Scores, scores_of
 from spdify.training.reading import measured_batches
 from spdify.training.recipes import RECIPES, make_recipe
 from spdify.training.snapshot import pack, unpack
-from spdify.training.trainer import Trainer, make_accelerator
+from spdify.training.trainer import Trainer, join_all, make_accelerator
 
 __all__ = [
     "RECIPES",
@@ -19,7 +19,7 @@ __all__ = [
     "calibrate_norms",
     "carried_masks",
     "fit_pool",
-    "join",
+    "join_all",
     "make_accelerator",
     "make_batches",
     "make_recipe",

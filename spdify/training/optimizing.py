@@ -69,7 +69,8 @@ def make_optimizer(network: nn.Module, recipe: Recipe, new: Collection[str]) -> 
         ) from error
     if getattr(made, "is_second_order", False):
         raise UsageError(
-            f"cannot train with {recipe.optimizer}: it needs second derivatives, which this loop does not make"
+            f"cannot train with {recipe.optimizer}: it needs second derivatives, which this loop does not make",
+            hint="Take another, for example adamw or momentum.",
         )
     return made
 

@@ -69,6 +69,11 @@ def make_accelerator(machine: Machine, **options: Any) -> Accelerator:  # noqa: 
         raise UsageError(f"cannot train with --amp {machine.amp} here: {error}") from error
 
 
+def join_all(own: list[Scores], accelerator: Accelerator) -> Scores:
+    """Put the scores of all processes together; each gets them."""
+    return join(own if accelerator.num_processes == 1 else gather_object(own))
+
+
 class Trainer:
     """A network in training.
 
@@ -252,7 +257,7 @@ class Trainer:
         )  # fmt: skip
         with _memory_told():
             own = scores_of(self.measured, batches)
-        return join(own if accelerator.num_processes == 1 else gather_object(own))
+        return join_all(own, accelerator)
 
     def state(self) -> dict[str, Any]:
         """Give all that `load_state` needs to go on from here; no copies are made."""

@@ -120,7 +120,7 @@ def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         open_data(str(tmp_path))
     assert caught.value.hint.startswith("Write imagefolder:")
-    with pytest.raises(UsageError, match="takes 1 or 3"):
+    with pytest.raises(UsageError, match=r"expected 1 \(grey\) or 3"):
         DataOptions(channels=4)
     with pytest.raises(UsageError, match="hold back"):
         DataOptions(validation_share=1)

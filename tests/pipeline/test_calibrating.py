@@ -7,9 +7,10 @@ import torch
 
 import spdify
 from spdify.bundle import read_record
-from spdify.errors import BundleError, NothingToConvertError, UsageError
+from spdify.errors import BundleError, CheckFailedError, NothingToConvertError, UsageError
 from spdify.pipeline.calibrating import calibrate
 from spdify.pipeline.evaluating import Normalisation
+from spdify.records import Check, OnnxRecord
 from tests.pipeline.training_networks import tiny
 
 CODE = f"{Path(__file__).with_name('training_networks.py')}:tiny"
@@ -67,6 +68,19 @@ def test_what_cannot_be_fitted_is_said(bundles: Path, tmp_path: Path) -> None:
     assert found.pools == ()
     assert list(found.not_fitted) == ["3"]
     assert "not of the form of one convolution" in found.not_fitted["3"]
+
+
+def test_an_onnx_file_that_does_not_pass_is_an_error(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unverified(*_: object, **__: object) -> OnnxRecord:
+        failed = Check(name="onnx batch 1", outcome="failed", value=1.0)
+        return OnnxRecord(file="model.unverified.onnx", opset=20, dynamic_batch=True, checks=(failed,))
+
+    monkeypatch.setattr("spdify.pipeline.starting.export_onnx", unverified)
+    with pytest.raises(CheckFailedError, match="the ONNX file does not pass: onnx batch 1"):
+        run(bundles / "spd-paper", tmp_path / "out", onnx=True)
+    assert read_record(tmp_path / "out").onnx is not None
 
 
 def test_refusals(bundles: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spdify.datasets import DataOptions, DataSet, Pixels, open_data
+from spdify.datasets import DataOptions, DataSet, Pixels
 from spdify.errors import DataError, RefusedError, SourceError, UsageError
 from spdify.exporting import described
 from spdify.pipeline.evaluating import Normalisation, evaluate
@@ -150,4 +150,3 @@ def test_grey_networks_get_grey_images() -> None:
         Grey(), data="digits", machine=CPU, build={"input_size": (1, 8, 8)}, data_options=DataOptions(channels=3)
     )
     assert found.preprocessing.mean == (0.3058,)
-    assert open_data("digits").size == (32, 32)

@@ -28,9 +28,8 @@ def test_the_folded_network_computes_the_same_and_its_record_builds_it(name: str
     assert folded.source.reparameterized
     assert len(list(folded.model.modules())) < len(list(plain.model.modules()))
     with torch.no_grad():
-        expected, found = plain.model(X), folded.model(X)
-    # Relative to the largest: fresh, mobileone puts out numbers of 1e14, and small ones among them are rounding.
-    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+        # In float64: fresh, mobileone puts out numbers of 1e14, among which small ones are rounding in float32.
+        assert torch.allclose(plain.model.double()(X.double()), folded.model.double()(X.double()), atol=1e-4, rtol=1e-3)
     for device in ("meta", "cpu"):
         assert first_difference(folded.model, build_structure(folded.source, device=device)) is None  # type: ignore[arg-type]
 
