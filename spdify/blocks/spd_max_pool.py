@@ -1,19 +1,21 @@
-"""Max pooling as SPD → a tournament of grouped convolutions and PReLUs.
+"""Max pooling as SPD → a ladder of depthwise convolutions and ReLUs, one axis after the other.
 
-max(a, b) = (a + b) / 2 + |a - b| / 2. A grouped convolution gives the half sum and the half difference of each pair of
-taps; a PReLU with slope 1 passes the sum, with slope -1 takes the difference's absolute value; the next convolution
-adds the two and pairs the winners again. After ceil(log₂ taps) rounds one value per channel is left: the maximum.
+max(a, b) = b + relu(a - b). Along one axis the taps t₀, t₁, … of a window meet one after the other; h is by how much
+the best of those before leads over the next:
+
+    h₁ = relu(t₀ - t₁),   h₂ = relu((t₁ - t₂) + h₁),   …,   maximum = t_last + h_last.
+
+Each difference, and the last tap, is a depthwise convolution over the phases of that axis: k of them, with s·K weights
+a channel. The maximum over a window of several axes is taken over the rows, then over what they leave of the columns.
 
 Padding with the edge value plays the part of -inf: with dilation 1 and padding at most half the kernel, the edge lies
 inside every window that reaches past it. A dilated window may step over the edge; there the smallest value of each
 channel takes its place, which no maximum over at least one real tap can lose to. Limits: an infinite input gives NaN,
-and the rounding is that of the larger operand (float32 max(-1e8, 1) gives 0).
+and the rounding is that of the larger operand (float32 max(1, -1e8) gives 0).
 """
 
 from __future__ import annotations
 
-import math
-from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,14 +23,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks.phases import Phases, check_pool_padding, per_axis, same_padding, space_to_depth, split_axis
-from spdify.blocks.spd_conv import AxisPadding, flat_padding
+from spdify.blocks.spd_conv import CONVOLUTIONS, AxisPadding, Form, flat_padding, strided_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
-
-CONV_TYPES: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class MaxWindow(NamedTuple):
@@ -52,18 +52,43 @@ class MaxWindow(NamedTuple):
 
 
 @torch.fx.wrap
-def window_phases(x: Tensor, window: MaxWindow) -> Tensor:
-    """Pad with what no maximum picks, then move phases to channels, so that every window is `kernel` blocks wide.
+def spd_max_pool(
+    x: Tensor, weights: Sequence[Tensor | None], window: MaxWindow, form: Form = "space_to_depth"
+) -> Tensor:
+    """Pad with what no maximum picks, then run one ladder per axis; one node in any fx trace.
 
     Args:
-        x: (N, C, *spatial) or (C, *spatial), which becomes a batch of one.
-        window: How.
-
-    Returns:
-        (N, C·s₁·s₂…, *(out + kernel - 1)).
+        x: (N, C, *spatial) or (C, *spatial).
+        weights: Per axis (k, C, s, …, K, …), or None where the window is one tap wide and takes every position.
+        window: How the input is padded and cut.
+        form: As in `SPDConv`.
     """
-    if x.dim() == len(window.scale) + 1:
-        x = x.unsqueeze(0)
+    batched = x.dim() == len(window.scale) + 2
+    y = _windows(x if batched else x.unsqueeze(0), window)
+    for axis, weight in enumerate(weights):
+        if weight is not None:
+            y = _ladder(y, weight, axis, window.scale[axis], form)
+    return y if batched else y.squeeze(0)
+
+
+def _ladder(x: Tensor, weight: Tensor, axis: int, scale: int, form: Form) -> Tensor:
+    """Take the maximum along one axis of (N, C, *spatial), whose size is a multiple of the scale."""
+    dims, channels = x.dim() - 2, x.shape[1]
+    step = [scale if i == axis else 1 for i in range(dims)]
+    if form == "strided":
+        stride, rungs = tuple(step), [strided_weight(rung, step) for rung in weight.unbind(0)]
+    else:
+        stride, rungs = (1,) * dims, list(weight.unbind(0))
+        x = space_to_depth(x, step)
+    *gaps, last = (CONVOLUTIONS[dims](x, rung, stride=stride, groups=channels) for rung in rungs)
+    lead: Tensor | None = None
+    for gap in gaps:
+        lead = F.relu(gap if lead is None else gap + lead)
+    return last if lead is None else last + lead
+
+
+def _windows(x: Tensor, window: MaxWindow) -> Tensor:
+    """Pad (N, C, *spatial) so that each size is that of the blocks which the windows read."""
     before = same_padding(x.shape[2:], window.extent, window.scale) if window.extent else [(0, 0)] * len(window.scale)
     sizes = [n + low + high for n, (low, high) in zip(x.shape[2:], before, strict=True)]
     out = [(n + e) // s + 1 for n, e, s in zip(sizes, window.excess, window.scale, strict=True)]
@@ -75,7 +100,7 @@ def window_phases(x: Tensor, window: MaxWindow) -> Tensor:
     pads = [(low, (o + k - 1) * s - n - low) for n, o, k, s, low in blocks]
     if window.taps:
         _require_real_taps(x.shape[2:], out, lows, window)
-    return space_to_depth(_padded(x, pads, by_edge=not window.taps), window.scale)
+    return _padded(x, pads, by_edge=not window.taps)
 
 
 def _padded(x: Tensor, pads: Sequence[AxisPadding], *, by_edge: bool) -> Tensor:
@@ -105,14 +130,8 @@ def _require_real_taps(spatial: Sequence[int], out: Sequence[int], lows: Sequenc
             raise ValueError(msg)
 
 
-@torch.fx.wrap
-def batched_like(y: Tensor, x: Tensor) -> Tensor:
-    """Take the batch of one from `y` again where `x` had none: PReLU needs a batch to find the channels."""
-    return y if x.dim() == y.dim() else y.squeeze(0)
-
-
 class SPDMaxPool(nn.Module):
-    """Max pooling as space-to-depth and a tournament of convolutions and PReLUs, which training may change.
+    """Max pooling as space-to-depth and a tournament of depthwise convolutions and ReLUs, which training may change.
 
     Args:
         channels: Channels of the input and the output.
@@ -122,13 +141,14 @@ class SPDMaxPool(nn.Module):
         dilation: Distance between taps.
         ceil_mode: As in `torch.nn.MaxPool2d`.
         same: Pad as TensorFlow does, by the size of each input. `padding` must be 0.
+        form: How it is computed; see `SPDConv`.
 
     Shape:
         Input (N, C, *spatial) or (C, *spatial), output with the sizes of the pool.
 
     Attributes:
-        tournament: Grouped convolutions (no bias) and PReLUs in turn; 231 weights per channel for a 3×3 window with
-            stride 2.
+        tournament: By axis, (k, C, s, …, K, …) weights: k - 1 differences of neighbouring taps, and the last tap. 24
+            weights per channel for a 3×3 window with stride 2. None for an axis with one tap and stride 1.
 
     Raises:
         ValueError: Padding above half the kernel or beside `same`; an input is smaller than the window; or a dilated
@@ -145,6 +165,7 @@ class SPDMaxPool(nn.Module):
         *,
         ceil_mode: bool = False,
         same: bool = False,
+        form: Form = "space_to_depth",
     ) -> None:
         """Make the block as the pool it stands for."""
         super().__init__()
@@ -170,15 +191,9 @@ class SPDMaxPool(nn.Module):
             if past_edge and any(d != 1 for d in dilations)
             else (),
         )
-        self.rounds = tournament_rounds(self.axes)
-        conv = CONV_TYPES[dims]
-        layers: list[nn.Module] = []
-        for i, (weight, slopes) in enumerate(self.rounds):
-            rows, columns, *taps = weight.shape
-            layers.append(conv(columns * channels, rows * channels, tuple(taps), groups=channels, bias=False))
-            if i < len(self.rounds) - 1:
-                layers.append(nn.PReLU(len(slopes) * channels))
-        self.tournament = nn.Sequential(*layers)
+        self.form: Form = form
+        state = self.pool_weights()
+        self.tournament = nn.ParameterDict({name.rpartition(".")[2]: torch.empty(w.shape) for name, w in state.items()})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -189,17 +204,17 @@ class SPDMaxPool(nn.Module):
 
     def pool_weights(self) -> dict[str, Tensor]:
         """Give the weights that make this block the pool, by parameter name."""
-        channels = self.in_channels
-        state = {}
-        for i, (weight, slopes) in enumerate(self.rounds):
-            state[f"tournament.{2 * i}.weight"] = weight.repeat(channels, *[1] * (weight.dim() - 1))
-            if i < len(self.rounds) - 1:
-                state[f"tournament.{2 * i + 1}.weight"] = slopes.repeat(channels)
-        return state
+        dims = len(self.axes)
+        return {
+            f"tournament.{i}": _rungs(axis, i, dims).unsqueeze(1).repeat(1, self.in_channels, *[1] * (dims + 1))
+            for i, axis in enumerate(self.axes)
+            if len(axis.taps) > 1 or axis.scale > 1
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, *spatial) to (N, C, *out)."""
-        return batched_like(self.tournament(window_phases(x, self.window)), x)
+        weights = [self.tournament.get(str(i)) for i in range(len(self.axes))]
+        return spd_max_pool(x, weights, self.window, self.form)
 
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""
@@ -207,44 +222,10 @@ class SPDMaxPool(nn.Module):
         return f"{text}, same=True" if self.window.extent else text
 
 
-def tournament_rounds(axes: Sequence[Phases]) -> list[tuple[Tensor, Tensor]]:
-    """Give the rounds for one channel: (rows, columns, *K) weights, and the slopes of the PReLU that follows.
-
-    The first round reads the phases; the last one has a single row and its slopes are unused.
-    """
-    players = _window_taps(axes)
-    rounds = []
-    while len(players) > 1:
-        rows: list[Tensor] = []
-        slopes: list[float] = []
-        winners: list[tuple[int, ...]] = []
-        for first, second in zip(players[::2], players[1::2], strict=False):
-            rows += [(first + second) / 2, (first - second) / 2]
-            slopes += [1.0, -1.0]
-            winners.append((len(rows) - 2, len(rows) - 1))
-        if len(players) % 2:
-            rows.append(players[-1])
-            slopes.append(1.0)
-            winners.append((len(rows) - 1,))
-        rounds.append((torch.stack(rows), torch.tensor(slopes, device="cpu")))
-        players = [_sum_of(winner, len(rows), len(axes)) for winner in winners]
-    rounds.append((players[0].unsqueeze(0), torch.ones(1, device="cpu")))
-    return rounds
-
-
-def _window_taps(axes: Sequence[Phases]) -> list[Tensor]:
-    """Give, for each tap of the pool's window, the (phases, *K) weight that reads it alone."""
-    scales = [axis.scale for axis in axes]
-    taps = []
-    for window in product(*(axis.taps for axis in axes)):
-        weight = torch.zeros(*scales, *(axis.kernel for axis in axes), device="cpu")
-        weight[tuple(r for _, r in window) + tuple(q for q, _ in window)] = 1
-        taps.append(weight.reshape(math.prod(scales), *(axis.kernel for axis in axes)))
-    return taps
-
-
-def _sum_of(rows: tuple[int, ...], count: int, dims: int) -> Tensor:
-    """Give the (count, 1, …) weight that adds these rows of the round before."""
-    weight = torch.zeros(count, *[1] * dims, device="cpu")
-    weight[list(rows)] = 1
-    return weight
+def _rungs(axis: Phases, index: int, dims: int) -> Tensor:
+    """Give the (k, s, …, K, …) weights of one channel's ladder along one axis."""
+    taps = torch.zeros(len(axis.taps), axis.scale, axis.kernel, device="cpu")
+    for row, (tap, phase) in enumerate(axis.taps):
+        taps[row, phase, tap] = 1
+    taps[:-1] -= taps[1:].clone()
+    return taps.reshape(*taps.shape[:2], *(axis.kernel if i == index else 1 for i in range(dims)))

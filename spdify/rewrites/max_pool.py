@@ -1,6 +1,6 @@
-"""A max pool becomes SPD → a tournament of convolutions and PReLUs (exact), or SPD → one convolution (the paper's).
+"""A max pool becomes SPD → a tournament of convolutions and ReLUs (exact), or SPD → one convolution (the paper's).
 
-Exact: max(a, b) = (a + b)/2 + |a - b|/2, see `spdify.blocks.spd_max_pool`. The paper (arXiv 2208.03641, section 3) puts
+Exact: max(a, b) = b + relu(a - b), see `spdify.blocks.spd_max_pool`. The paper (arXiv 2208.03641, section 3) puts
 SPD-Conv in the place of every pool: a convolution cannot take a maximum, so `form = "conv"` is approximate and starts
 as the mean of the window.
 """
@@ -30,7 +30,7 @@ class ReplaceMaxPool(ReplacePool[MaxPoolParams]):
     """Max pool → SPD and a tournament, exact; or SPD and one convolution, approximate."""
 
     summary: ClassVar[str] = (
-        "a max pool becomes SPD and a tournament of convolutions and PReLUs with the same function, "
+        "a max pool becomes SPD and a tournament of depthwise convolutions and ReLUs with the same function, "
         "or the paper's SPD-Conv (arXiv:2208.03641, 3)"
     )
     operators: ClassVar[frozenset[Operator]] = frozenset({"max_pool"})

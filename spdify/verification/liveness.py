@@ -93,7 +93,7 @@ def judge_sites(trial: Trial, plan: Plan, *, tolerance: float) -> list[Check]:
 def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
     effects: dict[str, float] = {}
     idle: dict[str, list[str]] = {}
-    still: dict[str, dict[str, int]] = {}
+    still: dict[str, list[str]] = {}
     for mode in ("train", "eval"):
         chosen = [d for d in plan.applied if _mode_of(d) == mode]
         for found, new in zip((effects, idle, still), _by_gradient(trial, chosen, mode), strict=True):
@@ -134,7 +134,7 @@ def _mode_of(decision: Decision) -> Mode:
 
 def _by_gradient(
     trial: Trial, decisions: list[Decision], mode: str
-) -> tuple[dict[str, float], dict[str, list[str]], dict[str, dict[str, int]]]:
+) -> tuple[dict[str, float], dict[str, list[str]], dict[str, list[str]]]:
     """Give each site's effect on the output (first order, relative), and its parameters with no or zero gradient."""
     trial.converted.train(mode == "train")
     blocks = {d.site.name: dict(trial.converted.get_submodule(d.site.block_path).named_parameters()) for d in decisions}
@@ -152,7 +152,7 @@ def _by_gradient(
         effects[site] = _effect(with_gradient) / scale if scale else 0.0
         if without := [name for name, (_, g) in with_gradient.items() if _is_idle(g)]:
             idle[site] = without
-        if zero := {name: p.dim() for name, (p, g) in with_gradient.items() if _is_still(name, g)}:
+        if zero := [name for name, (_, g) in with_gradient.items() if _is_still(name, g)]:
             still[site] = zero
     return effects, idle, still
 
@@ -193,13 +193,13 @@ def _is_still(name: str, gradient: Tensor | None) -> bool:
 
 
 def _gradient_check(
-    idle: dict[str, list[str]], still: dict[str, dict[str, int]], trial: Trial, modes: Mapping[str, Mode]
+    idle: dict[str, list[str]], still: dict[str, list[str]], trial: Trial, modes: Mapping[str, Mode]
 ) -> Check:
     """Judge parameters with no gradient, or a zero one, by what the original's own weights get.
 
     Args:
         idle: By site, names of parameters that no gradient comes to.
-        still: By site, names of parameters whose gradient is zero everywhere, with their number of axes.
+        still: By site, names of parameters whose gradient is zero everywhere.
         trial: The models.
         modes: By site, the mode in which it was looked at.
     """
@@ -216,8 +216,7 @@ def _gradient_check(
     faults = [f"{site}.{name}" for site, names in idle.items() if site in reached for name in names]
     for site, names in still.items():
         expected = learning.get(site, site in reached)
-        # A PReLU's slope learns from negative values alone, of which a small map may have none.
-        faults += [f"{site}.{name}" for name, dims in names.items() if expected and dims > 1]
+        faults += [f"{site}.{name}" for name in names if expected]
     if faults:
         return Check(name="gradients", outcome="failed", detail=f"no gradient reaches {', '.join(faults[:5])}")
     if still:

@@ -57,26 +57,46 @@ def test_among_equals_the_gradient_is_not_lost() -> None:
     assert gradient.min() == 0
 
 
-@pytest.mark.parametrize("layer", [0, 1, 4])
-def test_a_wrong_weight_is_seen(layer: int) -> None:
+@pytest.mark.parametrize("rung", [0, 1, 2])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_wrong_weight_is_seen(axis: int, rung: int) -> None:
     pool, block = nn.MaxPool2d(3, 2, 1), SPDMaxPool(3, 3, 2, 1)
     x = torch.randn(2, 3, 9, 9)
     with torch.no_grad():
-        block.get_parameter(f"tournament.{layer}.weight").flatten()[0] += 0.5
+        block.get_parameter(f"tournament.{axis}")[rung, 0, 0] += 0.5
     assert (block(x) - pool(x)).abs().max() > 1e-2
 
 
 def test_by_hand() -> None:
     block = SPDMaxPool(5, 3, 2, 1)
-    assert sum(p.numel() for p in block.parameters()) == 1155
-    assert list(block.state_dict()) == [f"tournament.{i}.weight" for i in range(9)]
-    assert {type(layer) for layer in block.tournament} == {nn.Conv2d, nn.PReLU}
+    assert {name: tuple(w.shape) for name, w in block.named_parameters()} == {
+        "tournament.0": (3, 5, 2, 2, 1),
+        "tournament.1": (3, 5, 2, 1, 2),
+    }
     x = torch.randn(2, 4, 6, 7)
     torch.testing.assert_close(SPDMaxPool(4, 2)(x), nn.MaxPool2d(2)(x))
 
 
-def test_a_window_of_one_tap_is_one_convolution() -> None:
-    assert list(SPDMaxPool(2, 1, 2).state_dict()) == ["tournament.0.weight"]
+def test_both_forms_compute_the_same_also_when_trained() -> None:
+    torch.manual_seed(0)
+    for k, s, p, d in product((1, 2, 3, 5), (1, 2, 3), (0, 1), (1, 2)):
+        if p > k // 2:
+            continue
+        block = SPDMaxPool(3, (k, 3), (s, 2), (p, 1), (d, 1), ceil_mode=True).double()
+        with torch.no_grad():
+            for weight in block.parameters():
+                weight.copy_(torch.randn_like(weight))
+        x = torch.randn(2, 3, 12, 11, dtype=torch.float64)
+        expected = block(x)
+        block.form = "strided"
+        torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_axis_without_taps_and_stride_has_no_weights() -> None:
+    block = SPDMaxPool(2, (1, 3), (1, 2))
+    assert list(block.state_dict()) == ["tournament.1"]
+    x = torch.randn(2, 2, 5, 9)
+    torch.testing.assert_close(block(x), nn.MaxPool2d((1, 3), (1, 2))(x))
 
 
 def test_the_edge_may_be_an_axis_of_one_position() -> None:

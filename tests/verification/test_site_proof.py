@@ -86,7 +86,7 @@ def broken(base: Any, change: Callable[[Site, dict[str, Tensor]], dict[str, Tens
         (ReplaceBlurPool, lambda _, new: {"weight": new["weight"].roll(1, -1)}, {"blur"}),
         (
             ReplaceMaxPool,
-            lambda _, new: new | {"blocks.6.tournament.1.weight": new["blocks.6.tournament.1.weight"].abs()},
+            lambda _, new: new | {"blocks.6.tournament.1": new["blocks.6.tournament.1"].abs()},
             {"pool"},
         ),
     ],
