@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spdify.datasets import DataOptions
-    from spdify.engine import apply, map_weights
+    from spdify.engine import apply, fuse, map_weights
     from spdify.errors import SpdifyError
     from spdify.pipeline import Conversion, ConversionSettings, convert, inspect, load, report
     from spdify.pipeline.calibrating import calibrate
@@ -32,6 +32,7 @@ _HOMES = {
     "convert": "spdify.pipeline",
     "evaluate": "spdify.pipeline.evaluating",
     "finetune": "spdify.pipeline.finetuning",
+    "fuse": "spdify.engine",
     "inspect": "spdify.pipeline",
     "load": "spdify.pipeline",
     "make_recipe": "spdify.training",
@@ -51,6 +52,7 @@ __all__ = [
     "convert",
     "evaluate",
     "finetune",
+    "fuse",
     "inspect",
     "load",
     "make_recipe",

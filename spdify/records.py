@@ -519,6 +519,22 @@ class Report(Record):
     peak_memory_bytes: int | None = None
 
 
+class FusedSite(Record):
+    """What a block has become in the form that is deployed.
+
+    Attributes:
+        path: Of the block.
+        block: Its class.
+        form: The module in its place, in PyTorch's words; empty where the block stays.
+        reason: Why it stays.
+    """
+
+    path: str
+    block: str
+    form: str = ""
+    reason: str = ""
+
+
 class OnnxRecord(Record):
     """How the ONNX file was written and compared."""
 

@@ -116,21 +116,21 @@ class SPDAvgPool(nn.Module):
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         dims = len(self.kernel_size)
         self.stride = self.kernel_size if stride is None else per_axis(stride, dims)
-        pads = per_axis(padding, dims)
-        check_pool_padding(self.kernel_size, pads, same=same)
+        self.pads, self.ceil_mode, self.count_include_pad = per_axis(padding, dims), ceil_mode, count_include_pad
+        check_pool_padding(self.kernel_size, self.pads, same=same)
         self.extent = self.kernel_size if same else ()
         self.divisor_override = divisor_override
         self.axes = [
             split_axis(k, s, p, 1, ceil_mode=ceil_mode)
-            for k, s, p in zip(self.kernel_size, self.stride, pads, strict=True)
+            for k, s, p in zip(self.kernel_size, self.stride, self.pads, strict=True)
         ]
         self.scale = tuple(axis.scale for axis in self.axes)
         self.padding = tuple(axis.padding for axis in self.axes)
         self.form: Form = form
         # With a fixed divisor, and where no window can leave the counted area, there is nothing to mend.
         self.window: PoolWindow | None = None
-        if divisor_override is None and (ceil_mode or (any(pads) and not count_include_pad)):
-            self.window = PoolWindow(self.kernel_size, self.stride, pads, count_include_pad)
+        if divisor_override is None and (ceil_mode or (any(self.pads) and not count_include_pad)):
+            self.window = PoolWindow(self.kernel_size, self.stride, self.pads, count_include_pad)
         kernel = tuple(axis.kernel for axis in self.axes)
         self.weight = nn.Parameter(torch.empty(channels, math.prod(self.scale), *kernel))
         self.reset_parameters()

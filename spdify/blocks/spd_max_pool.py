@@ -172,11 +172,11 @@ class SPDMaxPool(nn.Module):
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         dims = len(self.kernel_size)
         self.stride = self.kernel_size if stride is None else per_axis(stride, dims)
-        self.padding, dilations = per_axis(padding, dims), per_axis(dilation, dims)
+        self.padding, self.dilation, self.ceil_mode = per_axis(padding, dims), per_axis(dilation, dims), ceil_mode
         check_pool_padding(self.kernel_size, self.padding, same=same)
         self.in_channels = self.out_channels = channels
         # The padding comes first and so the window starts at its own first tap.
-        windows = list(zip(self.kernel_size, self.stride, self.padding, dilations, strict=True))
+        windows = list(zip(self.kernel_size, self.stride, self.padding, self.dilation, strict=True))
         self.axes = [split_axis(k, s, 0, d) for k, s, _, d in windows]
         self.scale = tuple(axis.scale for axis in self.axes)
         self.kernel = tuple(axis.kernel for axis in self.axes)
@@ -188,7 +188,7 @@ class SPDMaxPool(nn.Module):
             excess=tuple(split_axis(k, s, p, d, ceil_mode=ceil_mode).excess for k, s, p, d in windows),
             extent=tuple(d * (k - 1) + 1 for k, _, _, d in windows) if same else (),
             taps=tuple(tuple(range(0, d * k, d)) for k, _, _, d in windows)
-            if past_edge and any(d != 1 for d in dilations)
+            if past_edge and any(d != 1 for d in self.dilation)
             else (),
         )
         self.form: Form = form
