@@ -27,8 +27,8 @@ def fuse(model: nn.Module) -> nn.Module:
         model: A converted network; not changed.
 
     Returns:
-        The fused network, in the same mode, dtype and device. It is for running, not for training on: its kernels are as
-        large as before, but the blocks and their parameters' names are gone.
+        The fused network, in the same mode, dtype and device: for running, not for going on to train. The blocks and
+        the names of their parameters are gone.
     """
     twin = detached_copy(model)
     fuse_blocks(twin)
