@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spdify.pipeline import Conversion, ConversionSettings, convert, inspect, load, report
     from spdify.pipeline.calibrating import calibrate
     from spdify.pipeline.evaluating import evaluate
+    from spdify.pipeline.exporting import ExportSettings, export
     from spdify.pipeline.finetuning import finetune, resume
     from spdify.pipeline.run_settings import TrainingSettings
     from spdify.training import make_recipe
@@ -31,6 +32,8 @@ _HOMES = {
     "calibrate": "spdify.pipeline.calibrating",
     "convert": "spdify.pipeline",
     "evaluate": "spdify.pipeline.evaluating",
+    "ExportSettings": "spdify.pipeline.exporting",
+    "export": "spdify.pipeline.exporting",
     "finetune": "spdify.pipeline.finetuning",
     "fuse": "spdify.engine",
     "inspect": "spdify.pipeline",
@@ -45,12 +48,14 @@ __all__ = [
     "Conversion",
     "ConversionSettings",
     "DataOptions",
+    "ExportSettings",
     "SpdifyError",
     "TrainingSettings",
     "apply",
     "calibrate",
     "convert",
     "evaluate",
+    "export",
     "finetune",
     "fuse",
     "inspect",

@@ -519,6 +519,24 @@ class Report(Record):
     peak_memory_bytes: int | None = None
 
 
+class Ratio(Record):
+    """How much longer one takes than another, from rounds in which both took turns.
+
+    Attributes:
+        median: Of the rounds.
+        low: Lower quartile.
+        high: Upper quartile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Give the median and the quartiles."""
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
 class FusedSite(Record):
     """What a block has become in the form that is deployed.
 
@@ -541,8 +559,67 @@ class OnnxRecord(Record):
     file: str
     opset: int
     dynamic_batch: bool
+    dynamic_size: bool = False
     note: str = ""
     checks: tuple[Check, ...] = ()
+
+
+class TimedForm(Record):
+    """One form of a network, as it was timed beside others.
+
+    Attributes:
+        form: Its name.
+        milliseconds: Of one call: median over the rounds.
+        ratio: To the first form; None for that one.
+        note: What it is, or why it was not timed.
+    """
+
+    form: str
+    milliseconds: float | None = None
+    ratio: Ratio | None = None
+    note: str = ""
+
+
+class ExportRecord(Record):
+    """What `spdify export` wrote: content of `export.json`.
+
+    Attributes:
+        model: Name of the network.
+        form: `spd`, `fused` or `space-to-depth`.
+        format: `onnx`, `pt2` or `python`.
+        dtype: `float32` or `float16`, of weights, inputs and outputs.
+        files: Names of the files.
+        inputs: What the network takes, at batch 1.
+        dynamic_batch: Whether it takes any batch size.
+        dynamic_size: Whether it takes any height and width that the network itself takes.
+        opset: Of an ONNX file.
+        sites: What each block has become.
+        checks: What was compared.
+        timings: Forms that were timed to choose this one.
+        threads: With how many threads.
+        preprocessing: How images become inputs, where that is known.
+        classes: Names of the outputs, where they are known.
+        source: Where the network came from.
+        versions: Of Python and of the packages.
+    """
+
+    model: str
+    form: str
+    format: str
+    dtype: str
+    files: tuple[str, ...]
+    inputs: Inputs
+    dynamic_batch: bool
+    dynamic_size: bool
+    opset: int | None = None
+    sites: tuple[FusedSite, ...] = ()
+    checks: tuple[Check, ...] = ()
+    timings: tuple[TimedForm, ...] = ()
+    threads: int | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
+    source: Source
+    versions: dict[str, str] = {}
 
 
 class Recipe(Record):

@@ -13,6 +13,7 @@ from spdify import __version__
 from spdify.cli import options as o
 from spdify.cli.boundary import SpdifyGroup
 from spdify.cli.convert import convert
+from spdify.cli.export import export
 from spdify.cli.finetune import finetune
 from spdify.cli.look import inspect, report
 from spdify.cli.measure import calibrate, evaluate
@@ -35,6 +36,7 @@ app.command()(convert)
 app.command()(finetune)
 app.command()(evaluate)
 app.command()(calibrate)
+app.command()(export)
 app.command()(inspect)
 app.command()(report)
 app.add_typer(rules_app, name="rules")
@@ -75,24 +77,35 @@ def _top(
 def schema(
     kind: Annotated[
         str,
-        typer.Argument(metavar="[bundle|plan|report|inspection|zoo|run|result|study|evaluation]", help="Which file."),
+        typer.Argument(
+            metavar="[bundle|plan|report|inspection|zoo|run|result|study|evaluation|export]", help="Which file."
+        ),
     ] = "bundle",
     debug: o.Debug = False,
 ) -> None:
     """Print the JSON Schema of what spdify writes.
 
     spdify.json (bundle), a plan, report.json, `inspect --json`, a sweep's line (zoo); of a training run.json (run),
-    result.json (result) and study.json (study); `evaluate --json` (evaluation).
+    result.json (result) and study.json (study); `evaluate --json` (evaluation); export.json (export).
     """
     from spdify.errors import UsageError
     from spdify.pipeline.studying import Study
-    from spdify.records import BundleRecord, MeasuredModel, Plan, Record, Report, TrainingResult, TrainingRun
+    from spdify.records import (
+        BundleRecord,
+        ExportRecord,
+        MeasuredModel,
+        Plan,
+        Record,
+        Report,
+        TrainingResult,
+        TrainingRun,
+    )
     from spdify.reporting import Inspection
     from spdify.zoo.records import ZooRecord
 
     kinds: dict[str, type[Record]] = {
         "bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection, "zoo": ZooRecord,
-        "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel,
+        "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel, "export": ExportRecord,
     }  # fmt: skip
     if kind not in kinds:
         raise UsageError(

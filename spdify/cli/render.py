@@ -16,6 +16,7 @@ from spdify.reporting.markdown import check_figures, headline, overlaps, total_r
 from spdify.reporting.studies import headline as headline_of_study
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
         Calibration,
         Check,
         Evaluation,
+        ExportRecord,
         LeftAlone,
         MeasuredModel,
         Report,
+        TimedForm,
         TrainingResult,
     )
     from spdify.reporting import Inspection
@@ -141,10 +144,10 @@ def _render_decisions(console: Console, report: Report) -> None:
         console.print(channels)
 
 
-def _render_checks(console: Console, checks: tuple[Check, ...], proof: str) -> None:
+def _render_checks(console: Console, checks: tuple[Check, ...], proof: str = "") -> None:
     """Show the checks, those of single sites as one row, and those of single modules that channels reach."""
     table = _table(
-        (escape(f"check (level {printable(proof)})"), "left"),
+        (escape(f"check (level {printable(proof)})") if proof else "check", "left"),
         ("outcome", "left"),
         ("figure", "right"),
         ("limit", "right"),
@@ -295,3 +298,35 @@ def render_calibration(console: Console, found: Calibration, folder: Path) -> No
         markup=False,
     )
     console.print(str(folder), markup=False)
+
+
+def render_export(console: Console, record: ExportRecord, folder: Path) -> None:
+    """Show what was written, what each block has become, and how far it was compared."""
+    opset = f", opset {record.opset}" if record.opset else ""
+    words = f": form {record.form}, {record.format} in {record.dtype}{opset}"
+    console.print(Text.assemble((printable(record.model), "bold"), words))
+    taken = "any batch" if record.dynamic_batch else "batch 1"
+    size = "any height and width" if record.dynamic_size else "the size of the example"
+    console.print(_cell(f"Takes {inputs_text(record.inputs)}, or {taken} at {size}."))
+    if record.timings:
+        render_timings(console, record.timings)
+    if record.sites:
+        table = _table(("block", "left"), ("deployed as", "left"))
+        for site in record.sites:
+            table.add_row(_cell(site.path), _cell(site.form or f"stays a {site.block}: {site.reason}"))
+        console.print(table)
+    _render_checks(console, record.checks)
+    console.print(_cell(f"Written to {folder}: {', '.join(record.files)}, export.json"))
+
+
+def render_timings(console: Console, timings: Sequence[TimedForm]) -> None:
+    """Show forms that were timed in turns."""
+    table = _table(("form", "left"), ("ms", "right"), ("ratio", "right"), ("quartiles", "right"), ("", "left"))
+    for timing in timings:
+        ms = "" if timing.milliseconds is None else f"{timing.milliseconds:.2f}"
+        ratio = "1" if timing.ratio is None and ms else ""
+        spread = ""
+        if timing.ratio is not None:
+            ratio, spread = f"{timing.ratio.median:.3f}", f"{timing.ratio.low:.3f} to {timing.ratio.high:.3f}"
+        table.add_row(_cell(timing.form), ms, ratio, spread, _cell(timing.note, "dim"))
+    console.print(table)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from spdify import blocks
 from spdify.blocks.fusing import NO_OTHER_FORM, fused
 from spdify.graph.structure import detached_copy
 from spdify.records import FusedSite
-
-if TYPE_CHECKING:
-    from torch import nn
 
 BLOCKS = tuple(kind for name in blocks.__all__ if isinstance(kind := getattr(blocks, name), type))
 READ_BY_OTHERS = "it is a convolution at every position, and the next layers read all of them"
@@ -54,10 +51,19 @@ def fuse_blocks(model: nn.Module) -> tuple[FusedSite, ...]:
     return tuple(sites)
 
 
+def _in_words(form: nn.Module) -> str:
+    """Give a module in one line: that of PyTorch for one without parts, the parts of a sequence."""
+    if isinstance(form, nn.Sequential):
+        return " → ".join(map(_in_words, form))
+    if any(True for _ in form.children()):
+        return f"{type(form).__name__}({form.extra_repr()})"
+    return " ".join(repr(form).split())
+
+
 def _described(path: str, block: nn.Module, form: nn.Module | None) -> FusedSite:
     """Say in a line what a block has become, or why it stays."""
     kind = type(block).__name__
     if form is None:
         trained = READ_BY_OTHERS if getattr(block, "reduction_weight", None) is None else REDUCTION_TRAINED
         return FusedSite(path=path, block=kind, reason=NO_OTHER_FORM.get(type(block), trained))
-    return FusedSite(path=path, block=kind, form=" ".join(repr(form).split()))
+    return FusedSite(path=path, block=kind, form=_in_words(form))

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from spdify.exporting.examples import MakeInputs
+from spdify.exporting.examples import Example, MakeInputs
 from spdify.exporting.export import export_onnx
 from spdify.exporting.files import UNVERIFIED
 from spdify.exporting.metadata import describe, described
-from spdify.exporting.options import OnnxOptions
+from spdify.exporting.native import use_native
+from spdify.exporting.options import HALF_TOLERANCE, OnnxOptions
 from spdify.exporting.runtime import OnnxModel
+from spdify.exporting.torch_files import export_pt2, export_python
 
-__all__ = ["UNVERIFIED", "MakeInputs", "OnnxModel", "OnnxOptions", "describe", "described", "export_onnx"]
+__all__ = [
+    "HALF_TOLERANCE",
+    "UNVERIFIED",
+    "Example",
+    "MakeInputs",
+    "OnnxModel",
+    "OnnxOptions",
+    "describe",
+    "described",
+    "export_onnx",
+    "export_pt2",
+    "export_python",
+    "use_native",
+]

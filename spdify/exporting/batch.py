@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spdify.errors import ExportError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from spdify.exporting.examples import Examples
 
-CHECK_NAME = "dynamic batch"
+CHECK_NAME, SIZE_CHECK = "dynamic batch", "dynamic size"
 FIXED_BATCH = 1
 
 
@@ -29,11 +29,44 @@ class Exported:
         dynamic: Whether it takes any batch size; otherwise it takes 1.
         check: Whether conversion kept the batch open: failed where the original's batch is open and the converted
             model's is not.
+        size: Whether height and width are open as well; None where that was not asked for.
     """
 
     program: ONNXProgram
     dynamic: bool
     check: Check
+    size: Check | None = None
+
+    @property
+    def dynamic_size(self) -> bool:
+        """Whether height and width are open."""
+        return self.size is not None and self.size.outcome == "passed"
+
+
+def export_open(
+    model: nn.Module, original: nn.Module | None, examples: Examples, opset: int, *, sizes: bool
+) -> Exported:
+    """Export with batch, height and width open where that is asked for; where it fails, as `export_batch` does.
+
+    A size that comes out fixed is no fault of the conversion: flattened maps and position embeddings fix it in the
+    original too. The check says why.
+    """
+    if not sizes:
+        return export_batch(model, original, examples, opset)
+    if not examples.takes_images:
+        why = "the network does not take one batch of images"
+    else:
+        try:
+            program = export_program(model, examples, opset=opset, batch=TRACED_BATCH, dynamic=True, sizes=True)
+        except ExportError as fault:
+            why = fault.message
+        else:
+            passed = Check(name=CHECK_NAME, outcome="passed")
+            return Exported(program, dynamic=True, check=passed, size=Check(name=SIZE_CHECK, outcome="passed"))
+    exported = export_batch(model, original, examples, opset)
+    return replace(
+        exported, size=Check(name=SIZE_CHECK, outcome="not run", detail=f"height and width are fixed: {why}")
+    )
 
 
 def export_batch(model: nn.Module, original: nn.Module | None, examples: Examples, opset: int) -> Exported:

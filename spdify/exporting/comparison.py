@@ -69,7 +69,7 @@ def _obstacle(reference: Sequence[Array], found: Sequence[Array]) -> str:
     for i, (a, b) in enumerate(zip(reference, found, strict=True)):
         if a.shape != b.shape:
             return f"output {i}: expected shape {a.shape}, the file gives {b.shape}"
-        for owner, array in (("PyTorch", a), ("ONNX Runtime", b)):
+        for owner, array in (("PyTorch", a), ("the file", b)):
             wild = array.size - int(np.isfinite(array).sum())
             if wild:
                 return f"output {i} of {owner}: {wild} of {array.size} values are NaN or infinite"

@@ -13,14 +13,15 @@ import torch
 
 from spdify.errors import ExportError
 from spdify.exporting import files
-from spdify.exporting.batch import FIXED_BATCH, export_batch
+from spdify.exporting.batch import FIXED_BATCH, export_open
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import Example, Examples, MakeInputs
 from spdify.exporting.options import OnnxOptions
-from spdify.exporting.program import optimise
+from spdify.exporting.program import optimise, reason
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
 from spdify.exporting.weights import WeightsError, tie, with_weights
+from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
     make_inputs: MakeInputs,
     original: nn.Module | None = None,
     perturbed: Mapping[str, Tensor] | None = None,
+    reference: nn.Module | None = None,
     options: OnnxOptions | None = None,
 ) -> OnnxRecord:
     """Write `model` to `folder` as ONNX and compare the file with it in ONNX Runtime.
@@ -56,7 +58,9 @@ def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
     - `dynamic batch`: the batch axis is open. Where it is not, batch 1 is written, and the check says whether the
       conversion is the cause (failed) or the original is no different (not run).
     - `onnx checker`: the file follows the standard.
+    - `dynamic size`: height and width are open, where that is asked for; where they are not, why (not run).
     - `onnx batch 1`, `onnx batch 3`: largest error of any output, relative to its largest magnitude.
+    - `onnx size H x W`: the same at sizes other than the one that was traced, where the size is open.
     - `onnx perturbed weights`: the same for the program with the `perturbed` weights in it. Not run where there are
       none, where they do not map onto the program, and where PyTorch's own outputs overflow with them.
 
@@ -66,6 +70,8 @@ def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
         make_inputs: Gives example inputs (args, kwargs) for a batch size.
         original: The model before conversion, in the same condition; asked only when the batch comes out fixed.
         perturbed: Full state dict with weights that leave no branch of the network without effect.
+        reference: What the file is compared with on the model's own weights: the same function in another form; the
+            model itself where None.
         options: Opset, tolerance and seed; the defaults where None.
 
     Returns:
@@ -77,11 +83,22 @@ def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
     options = options or OnnxOptions()
     require_exportable(model)
     files.clear(folder)
+    examples = traced = Examples(make_inputs, options.seed)
+    reference = reference or model
+    if options.half:
+        traced = Examples(make_inputs, options.seed, torch.float16)
+        model = detached_copy(model).half()
+        original = None if original is None else detached_copy(original).half()
+        perturbed = None if perturbed is None else {name: _half(tensor) for name, tensor in perturbed.items()}
     with quiet():
         try:
-            return _Export(model, folder, Examples(make_inputs, options.seed), options).run(original, perturbed)
+            return _Export(model, reference, folder, examples, traced, options).run(original, perturbed)
         except ExportError as fault:
             raise ExportError(f"cannot export {type(model).__name__} to ONNX: {fault.message}", hint=HINT) from fault
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def require_exportable(model: nn.Module) -> None:
@@ -106,26 +123,31 @@ class _Export:
     """One export: what its steps share."""
 
     model: nn.Module
+    reference: nn.Module
     folder: Path
     examples: Examples
+    traced: Examples
     options: OnnxOptions
 
     def run(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None) -> OnnxRecord:
         """Export, write, compare, and name the file by the outcome."""
-        exported = export_batch(self.model, original, self.examples, self.options.opset)
+        exported = export_open(self.model, original, self.traced, self.options.opset, sizes=self.options.dynamic_size)
         # First, while the program is as translated.
         twin = self._perturbed_check(exported, perturbed)
         optimise(exported.program)
         exported.program.model.metadata_props.update(self.options.metadata)
         path = files.write(exported.program.model, self.folder)
         comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
-        checks = (exported.check, files.check_file(path), *comparisons)
+        if exported.dynamic_size:
+            comparisons += self._size_checks(path)
+        checks = (exported.check, *filter(None, [exported.size]), files.check_file(path), *comparisons)
         if _holds(checks, comparisons):
             path = files.mark_verified(path)
         return OnnxRecord(
             file=path.name,
             opset=self.options.opset,
             dynamic_batch=exported.dynamic,
+            dynamic_size=exported.dynamic_size,
             note="" if exported.dynamic else f"takes batch {FIXED_BATCH} only",
             checks=checks,
         )
@@ -133,12 +155,19 @@ class _Export:
     def _batch_checks(self, path: Path, *, dynamic: bool) -> list[Check]:
         """Compare on the model's own weights; at batch 1 only where the file takes no other."""
         batches = BATCHES if dynamic else (FIXED_BATCH,)
-        torch_model = partial(reference_outputs, self.model)
+        torch_model = partial(reference_outputs, self.reference)
         runs = [Run(f"onnx batch {batch}", self.examples.at(batch), torch_model) for batch in batches]
         checks = compare_file(path, runs, self.options.tolerance)
         why = f"the file takes batch {FIXED_BATCH} only"
         rest = [Check(name=f"onnx batch {b}", outcome="not run", detail=why) for b in BATCHES if b not in batches]
         return checks + rest
+
+    def _size_checks(self, path: Path) -> list[Check]:
+        """Compare at other sizes."""
+        if runs := other_sizes(self.examples, self.reference):
+            return compare_file(path, runs, self.options.tolerance)
+        detail = "the network itself takes none of the sizes that were tried"
+        return [Check(name="onnx other sizes", outcome="not run", detail=detail)]
 
     def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
         """Compare on other weights, in a copy of the program."""
@@ -149,8 +178,13 @@ class _Export:
             program = with_weights(exported.program, self.model, weights)
         except WeightsError as fault:
             return Check(name=PERTURBED, outcome="not run", detail=str(fault))
-        example = self.examples.at(BATCHES[-1] if exported.dynamic else FIXED_BATCH)
-        expected = reference_outputs(self.model, example, weights)
+        example = self.traced.at(BATCHES[-1] if exported.dynamic else FIXED_BATCH)
+        try:
+            expected = reference_outputs(self.model, example, weights)
+        except RuntimeError as fault:
+            if not self.options.half:
+                raise
+            return Check(name=PERTURBED, outcome="not run", detail=f"PyTorch has no float16 here: {reason(fault)}")
         if not all(np.isfinite(out).all() for out in expected):
             detail = "PyTorch's own outputs are not finite with the perturbed weights"
             return Check(name=PERTURBED, outcome="not run", detail=detail)
@@ -181,6 +215,25 @@ class _Export:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".onnx-") as scratch:
             return compare_file(files.write_scratch(program.model, Path(scratch)), [run], self.options.tolerance)[0]
+
+
+def other_sizes(examples: Examples, reference: nn.Module) -> list[Run]:
+    """Give runs of images at sizes that were not traced: odd ones if the network itself takes them, else even steps."""
+    _, _, height, width = examples.at(1).tensors[0].shape
+    odd = ((3 * height // 4) | 1, width | 1), (height | 1, (5 * width // 4) | 1)
+    even = (height, 2 * width), (2 * height, width)
+    for sizes in (odd, even):
+        runs = [
+            Run(f"onnx size {h}x{w}", examples.resized(batch, (h, w)), partial(reference_outputs, reference))
+            for batch, (h, w) in zip(BATCHES, sizes, strict=True)
+        ]
+        try:
+            for run in runs:
+                run.reference(run.example)
+        except Exception:  # noqa: BLE001, S112 - a size that the network itself does not take
+            continue
+        return runs
+    return []
 
 
 def _holds(checks: Iterable[Check], comparisons: Iterable[Check]) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # adapters of its own and goes through the converter of the onnx package.
 OLDEST_OPSET = 18
 NEWEST_OPSET = 25
+HALF_TOLERANCE = 2e-2
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class OnnxOptions:
             channels swapped, gave 1.5e-2 to 4.6e-2 (on perturbed weights; on fresh ones, nothing). 1e-4 leaves room for
             deeper networks; the price is that one wrong filter of 64 in an early layer, 9.9e-5, just passes.
         seed: Seed of the example inputs.
+        half: Whether the file computes in float16, inputs and outputs too. It is compared with the float32 network;
+            `HALF_TOLERANCE` is meant for it: 11 bits of mantissa are off by up to 5e-4 at each rounding.
+        dynamic_size: Whether height and width are to stay open, where the network lets them.
         metadata: Texts by key that the file carries (`metadata_props`), for example how images become its inputs.
 
     Raises:
@@ -39,6 +43,8 @@ class OnnxOptions:
     opset: int = 20
     tolerance: float = 1e-4
     seed: int = 0
+    half: bool = False
+    dynamic_size: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

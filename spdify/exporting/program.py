@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from spdify.errors import ExportError
-from spdify.exporting.examples import BATCH_AXIS
+from spdify.exporting.examples import BATCH_AXIS, SIZE_AXES
+from spdify.exporting.native import TRANSLATIONS
 from spdify.exporting.snapshot import preserved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+    from torch.export import ExportedProgram
     from torch.onnx import ONNXProgram
 
     from spdify.exporting.examples import Examples
@@ -23,7 +25,32 @@ LONGEST_REASON = 240
 _TRACE_KEY = "pkg.torch.onnx.stack_trace"
 
 
-def export_program(model: nn.Module, examples: Examples, *, opset: int, batch: int, dynamic: bool) -> ONNXProgram:
+def trace(model: nn.Module, examples: Examples, *, batch: int, dynamic: bool, sizes: bool = False) -> ExportedProgram:
+    """Trace `model` by `torch.export`.
+
+    Args:
+        model: In eval mode; left as it was.
+        examples: Inputs to trace with.
+        batch: Batch size to trace at.
+        dynamic: Whether the batch axis stays open.
+        sizes: Whether height and width stay open as well.
+
+    Raises:
+        ExportError: The model cannot be traced, or not so.
+    """
+    example = examples.at(batch)
+    try:
+        with preserved(model), torch.no_grad():
+            shapes = examples.dynamic_shapes(model, example, sizes=sizes) if dynamic else None
+            return torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as fault:
+        # Whatever the model's code and torch.export may raise.
+        raise ExportError(reason(fault)) from fault
+
+
+def export_program(  # noqa: PLR0913 - what may stay open
+    model: nn.Module, examples: Examples, *, opset: int, batch: int, dynamic: bool, sizes: bool = False
+) -> ONNXProgram:
     """Trace `model` and translate it; the program is not optimised, so that its initializers are the state dict's.
 
     The two steps of `torch.onnx.export` are taken apart: as one, it answers a batch that the model fixes by tracing
@@ -35,23 +62,24 @@ def export_program(model: nn.Module, examples: Examples, *, opset: int, batch: i
         opset: Version of the operator set.
         batch: Batch size to trace at.
         dynamic: Whether the batch axis stays open.
+        sizes: Whether height and width stay open as well.
 
     Raises:
-        ExportError: The model cannot be traced or translated, or its batch comes out fixed where it should be open.
+        ExportError: The model cannot be traced or translated, or an axis comes out fixed where it should be open.
     """
-    example = examples.at(batch)
+    traced = trace(model, examples, batch=batch, dynamic=dynamic, sizes=sizes)
     try:
-        with preserved(model), torch.no_grad():
-            shapes = examples.dynamic_shapes(model, example) if dynamic else None
-            traced = torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
-        program = torch.onnx.export(traced, dynamo=True, optimize=False, opset_version=opset, verbose=False)
+        program = torch.onnx.export(
+            traced, dynamo=True, optimize=False, opset_version=opset, verbose=False,
+            custom_translation_table=TRANSLATIONS,
+        )  # fmt: skip
     except Exception as fault:
-        # Whatever the model's code, torch.export, the translations and the version converter may raise.
+        # Whatever the translations and the version converter may raise.
         raise ExportError(reason(fault)) from fault
     if program is None or program.model.opset_imports.get("") != opset:
         raise ExportError(f"the exporter does not write opset {opset} for this model")
     if dynamic:
-        _name_batch(program, examples.batched())
+        _name_axes(program, examples.batched(), sizes=sizes)
     return program
 
 
@@ -80,15 +108,17 @@ def reason(fault: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
-def _name_batch(program: ONNXProgram, batched: Sequence[bool]) -> None:
-    """Call the open axis `batch`; tracing numbers it.
+def _name_axes(program: ONNXProgram, batched: Sequence[bool], *, sizes: bool) -> None:
+    """Call the open axes `batch`, `height` and `width`; tracing numbers them.
 
     Raises:
-        ExportError: An input's batch came out fixed.
+        ExportError: One that should be open came out fixed.
     """
     for value, open_axis in zip(program.model.graph.inputs, batched, strict=True):
-        axis = value.shape[0] if open_axis and value.shape is not None else None
-        if isinstance(axis, int):
-            raise ExportError(f"the batch of input `{value.name}` comes out fixed at {axis}")
-        if axis is not None and axis.value != BATCH_AXIS:
-            program.rename_axes({axis: BATCH_AXIS})
+        names = ({0: BATCH_AXIS} if open_axis else {}) | (dict(enumerate(SIZE_AXES, start=2)) if sizes else {})
+        for position, name in names.items():
+            axis = value.shape[position] if value.shape is not None else None
+            if isinstance(axis, int):
+                raise ExportError(f"the {name} of input `{value.name}` comes out fixed at {axis}")
+            if axis is not None and axis.value != name:
+                program.rename_axes({axis: name})

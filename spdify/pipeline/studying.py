@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import Field
 
+from spdify.benchmarking import seconds_per_image
 from spdify.bundle import check_output, is_bundle, read_json, read_record, staged_folder, write_text
 from spdify.bundle.locking import locked
 from spdify.datasets import DataOptions, open_data
@@ -28,7 +29,6 @@ from spdify.records import Machine, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files
 from spdify.rulebook import load_rules
 from spdify.training import paired_difference
-from spdify.training.timing import seconds_per_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,152 @@
+"""Exported programs of PyTorch: a `.pt2` archive, or a Python file with its weights; both read back and compared."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from spdify.errors import ExportError
+from spdify.exporting.batch import CHECK_NAME, FIXED_BATCH, SIZE_CHECK
+from spdify.exporting.comparison import compare
+from spdify.exporting.examples import TRACED_BATCH, Examples, tensors_in
+from spdify.exporting.export import BATCHES, other_sizes, require_exportable
+from spdify.exporting.program import reason, trace
+from spdify.exporting.python_code import MODULE, WEIGHTS, python_code
+from spdify.exporting.quiet import quiet
+from spdify.exporting.runtime import reference_outputs
+from spdify.records import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from spdify.exporting.comparison import Array
+    from spdify.exporting.examples import Example, MakeInputs
+    from spdify.exporting.options import OnnxOptions
+
+ARCHIVE = "model.pt2"
+
+
+def export_pt2(
+    model: nn.Module, folder: Path, *, make_inputs: MakeInputs, reference: nn.Module, options: OnnxOptions
+) -> tuple[tuple[str, ...], list[Check]]:
+    """Write `model` as `model.pt2`, which `torch.export.load` reads, and compare what is read with `reference`.
+
+    Args:
+        model: In eval mode, float32, on the CPU.
+        folder: Where the file goes.
+        make_inputs: Gives example inputs (args, kwargs) for a batch size.
+        reference: The same function, by other code.
+        options: Tolerance and seed, and whether height and width are to stay open.
+
+    Returns:
+        Names of the files, and the checks.
+
+    Raises:
+        ExportError: The model cannot be traced.
+    """
+
+    def write(program: ExportedProgram) -> Callable[..., Any]:
+        torch.export.save(program, folder / ARCHIVE, extra_files=dict(options.metadata))
+        return torch.export.load(folder / ARCHIVE).module()
+
+    checks = _export(model, make_inputs, reference, options, write)
+    return (ARCHIVE,), checks
+
+
+def export_python(  # noqa: PLR0913 - as for the other formats, and a title
+    model: nn.Module, folder: Path, *, make_inputs: MakeInputs, reference: nn.Module, options: OnnxOptions, title: str
+) -> tuple[tuple[str, ...], list[Check]]:
+    """Write `model` as `model.py` and `weights.safetensors`, run the file, and compare it with `reference`.
+
+    Args:
+        model: In eval mode, float32, on the CPU.
+        folder: Where the files go.
+        make_inputs: Gives example inputs (args, kwargs) for a batch size.
+        reference: The same function, by other code.
+        options: Tolerance and seed, and whether height and width are to stay open.
+        title: First line of the file.
+
+    Returns:
+        Names of the files, and the checks.
+
+    Raises:
+        ExportError: The model cannot be traced, or not be written in Python.
+    """
+
+    def write(program: ExportedProgram) -> Callable[..., Any]:
+        text, tensors = python_code(program, title=title)
+        (folder / MODULE).write_text(text, encoding="utf-8")
+        save_file(tensors, folder / WEIGHTS)
+        spec = importlib.util.spec_from_file_location("spdify_exported_model", folder / MODULE)
+        assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - a file that has just been written
+        module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        network: Callable[..., Any] = module.load(folder)
+        return network
+
+    checks = _export(model, make_inputs, reference, options, write)
+    return (MODULE, WEIGHTS), checks
+
+
+def _export(
+    model: nn.Module,
+    make_inputs: MakeInputs,
+    reference: nn.Module,
+    options: OnnxOptions,
+    write: Callable[[ExportedProgram], Callable[..., Any]],
+) -> list[Check]:
+    """Trace, write, read back and compare."""
+    require_exportable(model)
+    examples = Examples(make_inputs, options.seed)
+    with quiet():
+        program, checks = _traced(model, examples, sizes=options.dynamic_size)
+        written = write(program)
+        opened = {check.name for check in checks if check.outcome == "passed"}
+        expected = partial(reference_outputs, reference)
+        runs = [
+            (f"batch {batch}", examples.at(batch)) for batch in (BATCHES if CHECK_NAME in opened else (FIXED_BATCH,))
+        ]
+        if SIZE_CHECK in opened:
+            runs += [(run.name.removeprefix("onnx "), run.example) for run in other_sizes(examples, reference)]
+        checks += [
+            compare(name, expected(example), _outputs(written, example), options.tolerance) for name, example in runs
+        ]
+    return checks
+
+
+def _traced(model: nn.Module, examples: Examples, *, sizes: bool) -> tuple[ExportedProgram, list[Check]]:
+    """Trace with as much open as the network lets stay open, and say what is."""
+    passed = Check(name=CHECK_NAME, outcome="passed")
+    checks: list[Check] = []
+    if sizes and examples.takes_images:
+        try:
+            program = trace(model, examples, batch=TRACED_BATCH, dynamic=True, sizes=True)
+        except ExportError as fault:
+            why = f"height and width are fixed: {fault.message}"
+            checks.append(Check(name=SIZE_CHECK, outcome="not run", detail=why))
+        else:
+            return program, [passed, Check(name=SIZE_CHECK, outcome="passed")]
+    try:
+        return trace(model, examples, batch=TRACED_BATCH, dynamic=True), [passed, *checks]
+    except ExportError as fault:
+        why = f"batch fixed at {FIXED_BATCH}: {fault.message}"
+        program = trace(model, examples, batch=FIXED_BATCH, dynamic=False)
+        return program, [Check(name=CHECK_NAME, outcome="not run", detail=why), *checks]
+
+
+def _outputs(network: Callable[..., Any], example: Example) -> list[Array]:
+    """Run what was read back."""
+    try:
+        with torch.no_grad():
+            found = network(*example.args, **example.kwargs)
+    except Exception as fault:
+        raise ExportError(f"what was written does not run: {reason(fault)}") from fault
+    return [tensor.detach().numpy() for tensor in tensors_in(found)]
