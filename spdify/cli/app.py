@@ -105,7 +105,8 @@ def schema(
 
     kinds: dict[str, type[Record]] = {
         "bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection, "zoo": ZooRecord,
-        "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel, "export": ExportRecord,
+        "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel,
+        "export": ExportRecord,
     }  # fmt: skip
     if kind not in kinds:
         raise UsageError(

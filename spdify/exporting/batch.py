@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from spdify.exporting.examples import Examples
 
 CHECK_NAME, SIZE_CHECK = "dynamic batch", "dynamic size"
+#: A trace may leave a size open that no other number fits: the network itself is asked first.
+ONE_SIZE = "the network itself takes no images, or none of the other sizes that were tried"
 FIXED_BATCH = 1
 
 
@@ -53,20 +55,17 @@ def export_open(
     """
     if not sizes:
         return export_batch(model, original, examples, opset)
-    if not examples.takes_images:
-        why = "the network does not take one batch of images"
-    else:
-        try:
-            program = export_program(model, examples, opset=opset, batch=TRACED_BATCH, dynamic=True, sizes=True)
-        except ExportError as fault:
-            why = fault.message
-        else:
-            passed = Check(name=CHECK_NAME, outcome="passed")
-            return Exported(program, dynamic=True, check=passed, size=Check(name=SIZE_CHECK, outcome="passed"))
-    exported = export_batch(model, original, examples, opset)
-    return replace(
-        exported, size=Check(name=SIZE_CHECK, outcome="not run", detail=f"height and width are fixed: {why}")
-    )
+    try:
+        program = export_program(model, examples, opset=opset, batch=TRACED_BATCH, dynamic=True, sizes=True)
+    except ExportError as fault:
+        return replace(export_batch(model, original, examples, opset), size=fixed_size(fault.message))
+    passed = Check(name=CHECK_NAME, outcome="passed")
+    return Exported(program, dynamic=True, check=passed, size=Check(name=SIZE_CHECK, outcome="passed"))
+
+
+def fixed_size(why: str = ONE_SIZE) -> Check:
+    """Say that height and width stay what they are in the example, and why."""
+    return Check(name=SIZE_CHECK, outcome="not run", detail=f"height and width are fixed: {why}")
 
 
 def export_batch(model: nn.Module, original: nn.Module | None, examples: Examples, opset: int) -> Exported:

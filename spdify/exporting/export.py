@@ -13,7 +13,7 @@ import torch
 
 from spdify.errors import ExportError
 from spdify.exporting import files
-from spdify.exporting.batch import FIXED_BATCH, export_open
+from spdify.exporting.batch import FIXED_BATCH, export_open, fixed_size
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import Example, Examples, MakeInputs
 from spdify.exporting.options import OnnxOptions
@@ -131,7 +131,9 @@ class _Export:
 
     def run(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None) -> OnnxRecord:
         """Export, write, compare, and name the file by the outcome."""
-        exported = export_open(self.model, original, self.traced, self.options.opset, sizes=self.options.dynamic_size)
+        others = other_sizes(self.examples, self.reference) if self.options.dynamic_size else []
+        exported = export_open(self.model, original, self.traced, self.options.opset, sizes=bool(others))
+        size = fixed_size() if self.options.dynamic_size and not others else exported.size
         # First, while the program is as translated.
         twin = self._perturbed_check(exported, perturbed)
         optimise(exported.program)
@@ -139,8 +141,8 @@ class _Export:
         path = files.write(exported.program.model, self.folder)
         comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
         if exported.dynamic_size:
-            comparisons += self._size_checks(path)
-        checks = (exported.check, *filter(None, [exported.size]), files.check_file(path), *comparisons)
+            comparisons += compare_file(path, others, self.options.tolerance)
+        checks = (exported.check, *filter(None, [size]), files.check_file(path), *comparisons)
         if _holds(checks, comparisons):
             path = files.mark_verified(path)
         return OnnxRecord(
@@ -161,13 +163,6 @@ class _Export:
         why = f"the file takes batch {FIXED_BATCH} only"
         rest = [Check(name=f"onnx batch {b}", outcome="not run", detail=why) for b in BATCHES if b not in batches]
         return checks + rest
-
-    def _size_checks(self, path: Path) -> list[Check]:
-        """Compare at other sizes."""
-        if runs := other_sizes(self.examples, self.reference):
-            return compare_file(path, runs, self.options.tolerance)
-        detail = "the network itself takes none of the sizes that were tried"
-        return [Check(name="onnx other sizes", outcome="not run", detail=detail)]
 
     def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
         """Compare on other weights, in a copy of the program."""
@@ -218,7 +213,12 @@ class _Export:
 
 
 def other_sizes(examples: Examples, reference: nn.Module) -> list[Run]:
-    """Give runs of images at sizes that were not traced: odd ones if the network itself takes them, else even steps."""
+    """Give runs at sizes that are not the example's: odd ones if the network takes them, else even steps.
+
+    None where it takes none of them, or no images.
+    """
+    if not examples.takes_images:
+        return []
     _, _, height, width = examples.at(1).tensors[0].shape
     odd = ((3 * height // 4) | 1, width | 1), (height | 1, (5 * width // 4) | 1)
     even = (height, 2 * width), (2 * height, width)

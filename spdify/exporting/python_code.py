@@ -94,6 +94,7 @@ CALLS: dict[str, tuple[str, int]] = {
     "mean.dim": ("torch.mean", 3),
     "pad.default": ("F.pad", 4),
     "permute.default": ("torch.permute", 2),
+    "pixel_unshuffle.default": ("F.pixel_unshuffle", 2),
     "relu.default": ("F.relu", 1),
     "relu_.default": ("torch.relu_", 1),
     "reshape.default": ("torch.reshape", 2),
@@ -202,7 +203,7 @@ class _Writer:
             elif node.op != "call_function":
                 raise ExportError(f"a `{node.op}` of the trace has no words in Python")
             elif not _is_nothing(node):
-                if (path := _module_of(node)) != where:
+                if (path := _module_of(node)) not in {"", where}:
                     where = path
                     lines.append(f"# {path}")
                 lines.append(self._statement(i, node))
@@ -330,4 +331,6 @@ def _module_of(node: Node) -> str:
     stack: Iterable[Any] = (node.meta.get("nn_module_stack") or {}).values()
     path, kind = (list(stack) or [("", "")])[-1]
     name = str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+    if name.startswith("_"):  # a hook of the trace's own
+        return ""
     return f"{path}: {name}" if path else name

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from spdify.errors import ExportError
-from spdify.exporting.batch import CHECK_NAME, FIXED_BATCH, SIZE_CHECK
+from spdify.exporting.batch import CHECK_NAME, FIXED_BATCH, SIZE_CHECK, fixed_size
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import TRACED_BATCH, Examples, tensors_in
 from spdify.exporting.export import BATCHES, other_sizes, require_exportable
@@ -107,7 +107,10 @@ def _export(
     require_exportable(model)
     examples = Examples(make_inputs, options.seed)
     with quiet():
-        program, checks = _traced(model, examples, sizes=options.dynamic_size)
+        others = other_sizes(examples, reference) if options.dynamic_size else []
+        program, checks = _traced(model, examples, sizes=bool(others))
+        if options.dynamic_size and not others:
+            checks.append(fixed_size())
         written = write(program)
         opened = {check.name for check in checks if check.outcome == "passed"}
         expected = partial(reference_outputs, reference)
@@ -115,7 +118,7 @@ def _export(
             (f"batch {batch}", examples.at(batch)) for batch in (BATCHES if CHECK_NAME in opened else (FIXED_BATCH,))
         ]
         if SIZE_CHECK in opened:
-            runs += [(run.name.removeprefix("onnx "), run.example) for run in other_sizes(examples, reference)]
+            runs += [(run.name.removeprefix("onnx "), run.example) for run in others]
         checks += [
             compare(name, expected(example), _outputs(written, example), options.tolerance) for name, example in runs
         ]
@@ -126,12 +129,11 @@ def _traced(model: nn.Module, examples: Examples, *, sizes: bool) -> tuple[Expor
     """Trace with as much open as the network lets stay open, and say what is."""
     passed = Check(name=CHECK_NAME, outcome="passed")
     checks: list[Check] = []
-    if sizes and examples.takes_images:
+    if sizes:
         try:
             program = trace(model, examples, batch=TRACED_BATCH, dynamic=True, sizes=True)
         except ExportError as fault:
-            why = f"height and width are fixed: {fault.message}"
-            checks.append(Check(name=SIZE_CHECK, outcome="not run", detail=why))
+            checks.append(fixed_size(fault.message))
         else:
             return program, [passed, Check(name=SIZE_CHECK, outcome="passed")]
     try:

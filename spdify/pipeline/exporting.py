@@ -59,8 +59,9 @@ class ExportSettings:
     """How a network is exported.
 
     Attributes:
-        form: `spd` as it is; `fused` as strided convolutions, and what nobody trained as it was before; `space-to-depth`
-            with ONNX's own operator where a site is dense, fused elsewhere; `auto` the fastest of these on this machine.
+        form: `spd` as it is; `fused` as strided convolutions, and what nobody trained as it was before;
+            `space-to-depth` with ONNX's own operator where a site is dense, fused elsewhere; `auto` the fastest of
+            these on this machine.
         format: `onnx`; `pt2`, for `torch.export.load`; `python`, a file with one class, and its weights.
         dtype: `float32`, or `float16` (ONNX only).
         opset: Of ONNX.
@@ -129,7 +130,7 @@ def make_form(model: nn.Module, form: str) -> Formed:
     return Formed(form, twin, (*named, *fuse_blocks(twin)))
 
 
-def export(
+def export(  # noqa: PLR0913 - the options of the command line
     model: str | Path | nn.Module,
     folder: str | Path,
     *,
@@ -164,7 +165,9 @@ def export(
     check_output(folder, overwrite=overwrite, marker=EXPORT_FILE)
     progress("opening the model")
     opened = open_model(model, code=code, **build)
-    network = opened.model.float().cpu().eval()
+    # A module is the caller's own; what was opened from a name is nobody's.
+    network = detached_copy(opened.model) if isinstance(model, torch.nn.Module) else opened.model
+    network = network.float().cpu().eval()
     whole = choose_level("auto", measure(network, take_census(network, opened.inputs, mode="eval"))) == "model"
     with staged_folder(folder, overwrite=overwrite, marker=EXPORT_FILE) as stage:
         made = []
@@ -174,10 +177,11 @@ def export(
             place.mkdir()
             made.append(_Export(opened, network, settings, whole=whole).write(form, place))
             _require_passed(made[-1])
-        chosen, timings = made[0], ()
+        chosen = made[0]
+        timings: tuple[TimedForm, ...] = ()
         if len(made) > 1:
             progress("timing the forms")
-            timings = _timed(made, stage, opened, settings)
+            timings = _timed(made, stage, opened, network, settings)
             fastest = min(timings, key=lambda timing: timing.milliseconds or 0.0).form
             chosen = next(record for record in made if record.form == fastest)
         for path in sorted((stage / f".{chosen.form}").iterdir()):
@@ -303,7 +307,9 @@ def _require_passed(record: ExportRecord) -> None:
         )
 
 
-def _timed(made: list[ExportRecord], stage: Path, opened: Opened, settings: ExportSettings) -> tuple[TimedForm, ...]:
+def _timed(
+    made: list[ExportRecord], stage: Path, opened: Opened, network: nn.Module, settings: ExportSettings
+) -> tuple[TimedForm, ...]:
     """Time what was written, batch 1, side by side."""
     args, kwargs = example_inputs(opened.inputs, batch=1, seed=0)
     calls: dict[str, Callable[[], object]] = {}
@@ -314,7 +320,7 @@ def _timed(made: list[ExportRecord], stage: Path, opened: Opened, settings: Expo
                 Example(args, kwargs)
             )
         else:
-            calls[record.form] = forward_of(make_form(opened.model, record.form).model, *args, **kwargs)
+            calls[record.form] = forward_of(make_form(network, record.form).model, *args, **kwargs)
     before = torch.get_num_threads()
     if settings.threads:
         torch.set_num_threads(settings.threads)
