@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spdify.engine import apply, fuse, map_weights
     from spdify.errors import SpdifyError
     from spdify.pipeline import Conversion, ConversionSettings, convert, inspect, load, report
+    from spdify.pipeline.benchmarking import BenchSettings, bench
     from spdify.pipeline.calibrating import calibrate
     from spdify.pipeline.evaluating import evaluate
     from spdify.pipeline.exporting import ExportSettings, export
@@ -32,6 +33,8 @@ _HOMES = {
     "calibrate": "spdify.pipeline.calibrating",
     "convert": "spdify.pipeline",
     "evaluate": "spdify.pipeline.evaluating",
+    "BenchSettings": "spdify.pipeline.benchmarking",
+    "bench": "spdify.pipeline.benchmarking",
     "ExportSettings": "spdify.pipeline.exporting",
     "export": "spdify.pipeline.exporting",
     "finetune": "spdify.pipeline.finetuning",
@@ -45,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BenchSettings",
     "Conversion",
     "ConversionSettings",
     "DataOptions",
@@ -52,6 +56,7 @@ __all__ = [
     "SpdifyError",
     "TrainingSettings",
     "apply",
+    "bench",
     "calibrate",
     "convert",
     "evaluate",

@@ -580,6 +580,40 @@ class TimedForm(Record):
     note: str = ""
 
 
+class BenchRecord(Record):
+    """How long a network takes in several forms, timed in turns in one run.
+
+    Attributes:
+        model: Its name.
+        backend: `torch` or `ort`.
+        device: `cpu` or `cuda`.
+        machine: What computes, in words.
+        threads: Of the CPU.
+        batch: Images of one call.
+        inputs: What the network takes, at batch 1.
+        channels_last: Memory format (torch).
+        compiled: Whether by `torch.compile`.
+        rounds: Turns.
+        as_is: Whether weights were left as they were, so that what nobody trained folds back.
+        timings: By form; ratios are to the first.
+        versions: Of Python and of the packages.
+    """
+
+    model: str
+    backend: str
+    device: str
+    machine: str
+    threads: int
+    batch: int
+    inputs: Inputs
+    channels_last: bool = False
+    compiled: bool = False
+    rounds: int
+    as_is: bool = False
+    timings: tuple[TimedForm, ...]
+    versions: dict[str, str] = {}
+
+
 class ExportRecord(Record):
     """What `spdify export` wrote: content of `export.json`.
 

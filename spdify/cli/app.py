@@ -11,6 +11,7 @@ import typer
 
 from spdify import __version__
 from spdify.cli import options as o
+from spdify.cli.bench import bench
 from spdify.cli.boundary import SpdifyGroup
 from spdify.cli.convert import convert
 from spdify.cli.export import export
@@ -37,6 +38,7 @@ app.command()(finetune)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(export)
+app.command()(bench)
 app.command()(inspect)
 app.command()(report)
 app.add_typer(rules_app, name="rules")
@@ -78,7 +80,7 @@ def schema(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="[bundle|plan|report|inspection|zoo|run|result|study|evaluation|export]", help="Which file."
+            metavar="[bundle|plan|report|inspection|zoo|run|result|study|evaluation|export|bench]", help="Which file."
         ),
     ] = "bundle",
     debug: o.Debug = False,
@@ -86,11 +88,13 @@ def schema(
     """Print the JSON Schema of what spdify writes.
 
     spdify.json (bundle), a plan, report.json, `inspect --json`, a sweep's line (zoo); of a training run.json (run),
-    result.json (result) and study.json (study); `evaluate --json` (evaluation); export.json (export).
+    result.json (result) and study.json (study); `evaluate --json` (evaluation); export.json (export);
+    `bench --json` (bench).
     """
     from spdify.errors import UsageError
     from spdify.pipeline.studying import Study
     from spdify.records import (
+        BenchRecord,
         BundleRecord,
         ExportRecord,
         MeasuredModel,
@@ -106,7 +110,7 @@ def schema(
     kinds: dict[str, type[Record]] = {
         "bundle": BundleRecord, "plan": Plan, "report": Report, "inspection": Inspection, "zoo": ZooRecord,
         "run": TrainingRun, "result": TrainingResult, "study": Study, "evaluation": MeasuredModel,
-        "export": ExportRecord,
+        "export": ExportRecord, "bench": BenchRecord,
     }  # fmt: skip
     if kind not in kinds:
         raise UsageError(

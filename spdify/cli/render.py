@@ -11,7 +11,7 @@ from rich.text import Text
 
 from spdify.cli.terminal import printable
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
-from spdify.reporting.figures import change, inputs_text, quantity, shape
+from spdify.reporting.figures import bench_words, change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 from spdify.reporting.studies import headline as headline_of_study
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spdify.records import (
+        BenchRecord,
         BundleRecord,
         Calibration,
         Check,
@@ -317,6 +318,15 @@ def render_export(console: Console, record: ExportRecord, folder: Path) -> None:
         console.print(table)
     _render_checks(console, record.checks)
     console.print(_cell(f"Written to {folder}: {', '.join(record.files)}, export.json"))
+
+
+def render_bench(console: Console, record: BenchRecord) -> None:
+    """Show what was timed, and how."""
+    console.print(Text.assemble((printable(record.model), "bold"), f": {bench_words(record)}"))
+    render_timings(console, record.timings)
+    weights = "as they are" if record.as_is else "moved, as training would, so that nothing folds back"
+    turns = f"Median of {record.rounds} rounds in turns; ratios to {record.timings[0].form}."
+    console.print(_cell(f"{turns} Weights {weights}.", "dim"))
 
 
 def render_timings(console: Console, timings: Sequence[TimedForm]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spdify.exporting.examples import Example, MakeInputs
-from spdify.exporting.export import export_onnx
+from spdify.exporting.export import export_onnx, write_unchecked
 from spdify.exporting.files import UNVERIFIED
 from spdify.exporting.metadata import describe, described
 from spdify.exporting.native import use_native
@@ -24,4 +24,5 @@ __all__ = [
     "export_pt2",
     "export_python",
     "use_native",
+    "write_unchecked",
 ]

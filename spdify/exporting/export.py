@@ -17,7 +17,7 @@ from spdify.exporting.batch import FIXED_BATCH, export_open, fixed_size
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import Example, Examples, MakeInputs
 from spdify.exporting.options import OnnxOptions
-from spdify.exporting.program import optimise, reason
+from spdify.exporting.program import export_program, optimise, reason
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
 from spdify.exporting.weights import WeightsError, tie, with_weights
@@ -95,6 +95,27 @@ def export_onnx(  # noqa: PLR0913 - the contract with the pipeline
             return _Export(model, reference, folder, examples, traced, options).run(original, perturbed)
         except ExportError as fault:
             raise ExportError(f"cannot export {type(model).__name__} to ONNX: {fault.message}", hint=HINT) from fault
+
+
+def write_unchecked(model: nn.Module, folder: Path, *, make_inputs: MakeInputs, batch: int, opset: int) -> Path:
+    """Write a network as ONNX of a fixed batch, to be timed: nothing is compared.
+
+    Args:
+        model: In eval mode, float32, on the CPU.
+        folder: Where to.
+        make_inputs: Gives example inputs (args, kwargs) for a batch size.
+        batch: Batch size.
+        opset: Version of the operator set.
+
+    Raises:
+        ExportError: The model cannot be traced or translated.
+    """
+    require_exportable(model)
+    with quiet():
+        program = export_program(model, Examples(make_inputs, 0), opset=opset, batch=batch, dynamic=False)
+        optimise(program)
+        folder.mkdir(parents=True, exist_ok=True)
+        return files.write_scratch(program.model, folder)
 
 
 def _half(tensor: Tensor) -> Tensor:

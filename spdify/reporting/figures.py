@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spdify.records import Call, Inputs
+    from spdify.records import BenchRecord, Call, Inputs
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 ROUNDS_UP = 0.99995  # four digits of what lies between this and 1 show 1.000
@@ -40,3 +40,12 @@ def inputs_text(inputs: Inputs) -> str:
     """Give the shapes of a model's inputs without the batch: 3×224×224; by name where they have names."""
     shapes = ["×".join(map(str, spec.shape[1:])) for spec in inputs.args]
     return ", ".join(shapes + [f"{k} {'×'.join(map(str, v.shape[1:]))}" for k, v in inputs.kwargs.items()])
+
+
+def bench_words(record: BenchRecord) -> str:
+    """Say how a network was timed: ONNX Runtime on cpu, 1 thread, batch 1, 3×224×224."""
+    backend = "ONNX Runtime" if record.backend == "ort" else "PyTorch"
+    parts = [f"{backend} on {record.device}", f"{record.threads} thread{'s' * (record.threads != 1)}"]
+    parts += [f"batch {record.batch}", inputs_text(record.inputs)]
+    parts += ["channels last"] * record.channels_last + ["torch.compile"] * record.compiled
+    return ", ".join(parts)

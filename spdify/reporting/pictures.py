@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from spdify.reporting.figures import bench_words
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from spdify.records import BenchRecord
 
 INK, QUIET, LINE, GROUND = "#1f2933", "#52606d", "#d9dee4", "#ffffff"
 COLOURS = {
@@ -115,6 +119,34 @@ def bars(title: str, description: str, rows: Mapping[str, tuple[int, str]]) -> s
             _text(18 + width, y + 25, str(number), colour=QUIET),
         ]
     return _picture(room + 80, top + height * len(rows) + 8, title, description, shapes)
+
+
+def ratio_bars(record: BenchRecord) -> str:
+    """Draw the time of each form as a multiple of the first one's, with its quartiles, and a line at 1."""
+    rows = [(row, row.ratio.median if row.ratio else 1.0) for row in record.timings if row.milliseconds is not None]
+    left = 24 + CHARACTER * max(len(row.form) for row, _ in rows)
+    room, top, height = 420.0, 64.0, 30
+    most = max([ratio for _, ratio in rows] + [row.ratio.high for row, _ in rows if row.ratio])
+    shapes = [_text(12, 42, bench_words(record), colour=QUIET)]
+    for index, (row, ratio) in enumerate(rows):
+        y = top + index * height
+        words = f"{ratio:.3f}, {row.milliseconds:.2f} ms"
+        shapes += [
+            _text(left - 8, y + 14, row.form, anchor="end"),
+            _rectangle(left, y + 3, room * ratio / most, 14, COLOURS["exact"], f"{row.form}: {words}"),
+            _text(left + room + 12, y + 14, words, colour=QUIET),
+        ]
+        if row.ratio:
+            low, high = (left + room * value / most for value in (row.ratio.low, row.ratio.high))
+            whisker = f"M{low:.1f} {y + 10:.1f}H{high:.1f}M{low:.1f} {y + 6:.1f}v8M{high:.1f} {y + 6:.1f}v8"
+            shapes.append(f"<path d='{whisker}' stroke='{INK}' fill='none'/>")
+    one, bottom = left + room / most, top + height * len(rows)
+    ends = f"x1='{one:.1f}' x2='{one:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}'"
+    shapes.append(f"<line {ends} stroke='{QUIET}' stroke-dasharray='3 3'/>")
+    key = f"Time of one call; {record.timings[0].form} is 1. Whiskers: quartiles of {record.rounds} rounds."
+    shapes.append(_text(12, bottom + 18, key, colour=QUIET))
+    described = "; ".join(f"{row.form} {ratio:.3f}" for row, ratio in rows)
+    return _picture(left + room + 140, bottom + 30, f"{record.model}: time in each form", described, shapes)
 
 
 def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *, most: float) -> str:
