@@ -7,13 +7,13 @@ original operator, and says nothing about a network that was trained.
 from __future__ import annotations
 
 import statistics
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from spdify.budgeting.forms import Called, beside
+from spdify.budgeting.timing import forward_of
 from spdify.engine import fuse, make_rewrite
 from spdify.graph.structure import detached_copy
 from spdify.records import LatencyCheck, SiteOptions
@@ -21,7 +21,7 @@ from spdify.sources import example_inputs
 from spdify.verification.site_proof import original_of, what_is_proved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from spdify.records import Call, Decision, Inputs
 
@@ -32,12 +32,12 @@ ORIGINAL, CONVERTED = "original", "converted"
 
 
 class Clock(Protocol):
-    """Times several runs in turn, as `spdify.training.timing.timed_rounds` does."""
+    """Times several calls in turn, as `paired_seconds` does."""
 
     def __call__(
-        self, runs: Mapping[str, Callable[[], object]], *, rounds: int, least_seconds: float
-    ) -> dict[str, list[float]]:
-        """Give, by name, seconds of one run in each round."""
+        self, contestants: Mapping[str, Callable[[], object]], /, *, rounds: int, least_seconds: float
+    ) -> Mapping[str, Sequence[float]]:
+        """Give, by name, the seconds of one call, for each round."""
 
 
 def network_seconds(model: nn.Module, inputs: Inputs, clock: Clock) -> float:
@@ -133,13 +133,13 @@ def _site_run(operator: nn.Module, decision: Decision, call: Call, model: nn.Mod
         return torch.randn(shape, generator=generator).to(_device(model), _dtype(model))
 
     given = [random(shape) for shape in beside(decision.site, rewrite, call)]
-    return partial(Called(operator.to(_device(model)), given), random(call.input))
+    return forward_of(Called(operator.to(_device(model)), given), random(call.input))
 
 
 def _pass(network: nn.Module, inputs: Inputs) -> Callable[[], object]:
     args, kwargs = example_inputs(inputs, batch=1, seed=0)
     device = _device(network)
-    return partial(network, *(x.to(device) for x in args), **{name: x.to(device) for name, x in kwargs.items()})
+    return forward_of(network, *(x.to(device) for x in args), **{name: x.to(device) for name, x in kwargs.items()})
 
 
 def _quiet(model: nn.Module) -> nn.Module:

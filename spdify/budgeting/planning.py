@@ -10,12 +10,12 @@ from spdify.budgeting.choosing import Purchase, choose, in_order, share, standar
 from spdify.budgeting.deciding import budget_rulebook
 from spdify.budgeting.forms import site_options
 from spdify.budgeting.latency import Clock, compare, network_seconds, with_latency
+from spdify.budgeting.timing import paired_seconds
 from spdify.engine import apply, plan_model
 from spdify.errors import NothingToConvertError, UsageError
 from spdify.records import Budget, LatencyCheck, Limit, Plan
 from spdify.reporting import measure
 from spdify.reporting.budgets import KEEP, NAMES, amount
-from spdify.training.timing import timed_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -84,7 +84,7 @@ def plan_within(  # noqa: PLR0913 - a plan's arguments, and what is allowed
     fixed: Mapping[str, Collection[str]],
     init: Literal["exact", "random"] = "exact",
     progress: Callable[[str], None] = lambda _: None,
-    clock: Clock = timed_rounds,
+    clock: Clock = paired_seconds,
 ) -> Plan:
     """Decide on every site so that all limits hold.
 

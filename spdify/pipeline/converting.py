@@ -71,7 +71,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
         depth_factor: Blocks of each residual stage, times this; exact above 1.
         budget: What the conversion may cost, one entry or several that must all hold: `macs=+15%`, `params=+1.2M`,
             `latency=+10%` (measured here). Each site then gets the form that fits, or stays.
-        prefer: What is bought first: `resolution` (highest of the inputs first), `last`, `cheapest`, or a glob of sites.
+        prefer: What comes first: the highest `resolution`, the `last` sites, the `cheapest`, or those that a glob fits.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.

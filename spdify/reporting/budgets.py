@@ -46,7 +46,8 @@ def _limit_line(budget: Budget, limit: Limit) -> str:
     spent = budget.spent(limit.quantity)
     standard = sum(site.cost(site.standard, limit.quantity) for site in budget.sites)
     richest = sum(_dearest(site, limit.quantity) for site in budget.sites)
-    allowed = f"{amount(limit, limit.allowed)} more allowed, {amount(limit, spent)} spent ({_cost(limit, spent)})"
+    kind = "spent, site by site" if limit.quantity == "latency" else "spent"
+    allowed = f"{amount(limit, limit.allowed)} more allowed, {amount(limit, spent)} {kind} ({_cost(limit, spent)})"
     whole = f"every site in its standard form {_cost(limit, standard)}, in its dearest {_cost(limit, richest)}"
     return f"Budget {limit.text}: {allowed}; {whole}."
 
