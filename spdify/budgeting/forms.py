@@ -56,7 +56,7 @@ def site_options(
         site = decision.site
         rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
         if rewrite.leaves(site) is not None or rewrite.resizes() or rewrite.activation():
-            reasons[site.name] = f"left out by the budget: {decision.rewrite} changes what other layers read and cost"
+            reasons[site.name] = f"{decision.rewrite} changes what other layers read and cost"
             continue
         held = fixed.get(decision.rule or "", ())
         key = f"{_shape_of(site)} {decision.rewrite} {decision.params} {sorted(held)}"
@@ -65,7 +65,7 @@ def site_options(
         before = _params(model, site)
         forms = tuple(f.model_copy(update={"cost": f.cost | {"params": f.cost["params"] - before}}) for f in known[key])
         if not forms:
-            reasons[site.name] = f"left out by the budget: {decision.rewrite} has no exact form that the rules allow"
+            reasons[site.name] = f"{decision.rewrite} has no exact form that the rules allow"
             continue
         standard = next((form.name for form in forms if form.params == decision.params), forms[0].name)
         options.append(

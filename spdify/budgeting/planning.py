@@ -133,7 +133,8 @@ def plan_within(  # noqa: PLR0913 - a plan's arguments, and what is allowed
 def _planned(market: _Market, bought: Sequence[Purchase]) -> Plan:
     """Make the plan of what was bought."""
     sites = with_purchases(market.sites, bought)
-    reasons = {s.site: _left_out(s, sites, market.limits) for s in sites if s.chosen == KEEP} | dict(market.unsold)
+    left_out = {s.site: _left_out(s, sites, market.limits) for s in sites if s.chosen == KEEP} | dict(market.unsold)
+    reasons = {name: f"left out by the budget: {reason}" for name, reason in left_out.items()}
     rulebook = budget_rulebook(market.rulebook, market.standard, sites, reasons)
     return plan_model(market.model, market.survey, rulebook, inputs=market.inputs, init=market.init)
 
@@ -166,7 +167,10 @@ def _nothing_fits(market: _Market) -> NothingToConvertError:
     limits, sites = market.limits, market.sites
     words = " and ".join(limit.text for limit in limits)
     if not sites:
-        return NothingToConvertError(f"nothing can be bought with {words}: {'; '.join(market.unsold.values())}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in market.unsold.items())
+        return NothingToConvertError(
+            f"nothing can be bought with {words}: {reasons}", hint="A budget buys exact forms with a cost of their own."
+        )
     totals = [f"{NAMES[x.quantity]} {amount(x, x.original)}" for x in limits if x.allowed < 0]
     less = f" (as it is it has {', '.join(totals)})" if totals else ""
     wide = [limit.model_copy(update={"allowed": limit.original or 1}) for limit in limits]
@@ -193,6 +197,6 @@ def _left_out(site: SiteOptions, sites: Sequence[SiteOptions], limits: Sequence[
 
     limit = max(limits, key=over)
     if over(limit) <= 0:  # each form was timed by itself
-        return "left out by the budget: with it the whole network, as measured, was too slow"
+        return "with it the whole network, as measured, was too slow"
     costs = f"{form.name} costs {amount(limit, form.cost[limit.quantity])} {NAMES[limit.quantity]}"
-    return f"left out by the budget: {costs}, {amount(limit, left(limit))} are left"
+    return f"{costs}, {amount(limit, left(limit))} are left"

@@ -60,13 +60,13 @@ def budget_checks(report: Report) -> tuple[Check, ...]:
         report: Of the conversion.
 
     Returns:
-        One check per limit: the increase, or the ratio of latencies.
+        One check per limit, of the increase; of latency as a share.
     """
     budget, checks = report.budget, []
     for limit in budget.limits if budget else ():
         name = f"budget {limit.text}"
         if limit.quantity == "latency":
-            checks.append(_latency_check(name, report, 1 + limit.allowed / limit.original))
+            checks.append(_latency_check(name, report, limit.allowed / limit.original))
             continue
         more = getattr(report.after, limit.quantity) - getattr(report.before, limit.quantity)
         outcome: Literal["passed", "failed"] = "passed" if more <= limit.allowed else "failed"
@@ -78,6 +78,7 @@ def _latency_check(name: str, report: Report, allowed: float) -> Check:
     found = report.budget.latency if report.budget else None
     if found is None:
         return Check(name=name, outcome="not run", detail="it was not measured")
-    detail = f"ratio, median of {found.rounds}; quartiles {found.low:.3f} to {found.high:.3f}"
-    outcome: Literal["passed", "failed"] = "passed" if found.ratio <= allowed else "failed"
-    return Check(name=name, outcome=outcome, value=found.ratio, tolerance=allowed, detail=detail)
+    low, more, high = (ratio - 1 for ratio in (found.low, found.ratio, found.high))
+    detail = f"measured increase, median of {found.rounds}; quartiles {100 * low:+.1f}% to {100 * high:+.1f}%"
+    outcome: Literal["passed", "failed"] = "passed" if more <= allowed else "failed"
+    return Check(name=name, outcome=outcome, value=more, tolerance=allowed, detail=detail)

@@ -56,7 +56,7 @@ def _latency_lines(budget: Budget) -> list[str]:
     found = budget.latency
     if found is None:
         return []
-    back = f"; {found.taken_back} purchases taken back for it" if found.taken_back else ""
+    back = f"; the last {found.taken_back} of what was bought taken back for it" if found.taken_back else ""
     threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
     ratio, low, high = (f"{100 * (value - 1):+.1f}%" for value in (found.ratio, found.low, found.high))
     whole = f"{ratio} latency (median of {found.rounds} pairs; quartiles {low} to {high}){back}"

@@ -96,6 +96,13 @@ def test_a_total_below_what_there_is(resnet50: Planner) -> None:
         resnet50("macs=3G")
 
 
+def test_rules_that_leave_nothing_to_buy() -> None:
+    planner = Planner(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)), 16)
+    message = "nothing can be bought with macs=.900%: 1: replace-max-pool has no exact form that the rules allow"
+    with pytest.raises(NothingToConvertError, match=message):
+        planner("macs=+900%", rules="spd-paper")
+
+
 def test_without_sites_there_is_nothing_to_buy() -> None:
     plan = Planner(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 16)("macs=+5%")
     assert (plan.applied, plan.budget) == ((), None), "the caller says so"

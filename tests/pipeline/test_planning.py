@@ -26,10 +26,10 @@ class Net(nn.Module):
         super().__init__()
         self.stem, self.pool = nn.Conv2d(3, 8, 3, 2, 1), nn.MaxPool2d(2)
         self.conv, self.short = nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(8, 16, 1, 2)
-        self.head = nn.Linear(16, 5)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(16, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(torch.relu(self.stem(x)))
+        x = self.pool(torch.relu(self.norm(self.stem(x))))
         return self.head(torch.relu(self.conv(x) + self.short(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 

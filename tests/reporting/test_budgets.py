@@ -39,7 +39,7 @@ def test_lines() -> None:
     assert first.startswith("Budget latency=+3ms: 3 ms more allowed, 1.5 ms spent, site by site (+3.0%)")
     assert whole == (
         "Whole network in its deployed form, with weights as if trained: +2.1% latency (median of 15 pairs; quartiles "
-        "-1.0% to +8.0%); 1 purchases taken back for it."
+        "-1.0% to +8.0%); the last 1 of what was bought taken back for it."
     )
     assert where == "Measured with PyTorch on this machine (cpu, 2 threads), batch 1; other machines differ."
     assert order.startswith("Bought in this order: stem* first, then by resolution")
