@@ -15,6 +15,7 @@ Shape: TypeAlias = tuple[int, ...]
 ParamValue: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice"]
 Mode: TypeAlias = Literal["eval", "train"]
+Quantity: TypeAlias = Literal["macs", "params", "latency"]
 
 #: Entries along one axis of any tensor: the widest layers there are have some hundred thousand.
 MAX_ENTRIES = 2**24
@@ -349,6 +350,96 @@ class Inputs(Record):
     kwargs: dict[str, InputSpec] = Field(default_factory=dict)
 
 
+class Limit(Record):
+    """What a conversion may cost, of one kind.
+
+    Attributes:
+        text: As it was given: `macs=+15%`.
+        quantity: What is counted: MACs and parameters, or seconds per forward pass at batch 1, as measured.
+        original: Of the network before.
+        allowed: By how much it may grow.
+    """
+
+    text: str
+    quantity: Quantity
+    original: int | float
+    allowed: int | float
+
+
+class SiteForm(Record):
+    """One exact form that a site may take: its name, its rewrite's parameters, and what it costs more than the site."""
+
+    name: str
+    params: dict[str, ParamValue] = Field(default_factory=dict)
+    cost: dict[Quantity, int | float]
+
+
+class SiteOptions(Record):
+    """What a budget could buy at one site, and what it did.
+
+    Attributes:
+        site: Its name.
+        size: Spatial size of its input, in positions.
+        rewrite: What puts the forms there.
+        forms: From the plainest to the richest; that it stays as it is, `keep`, costs nothing and is not among them.
+        standard: Name of the form that the rules ask for.
+        chosen: Name of the form that it takes, or `keep`.
+    """
+
+    site: str
+    size: Shape
+    rewrite: str
+    forms: tuple[SiteForm, ...]
+    standard: str
+    chosen: str = "keep"
+
+    def cost(self, name: str, quantity: Quantity) -> int | float:
+        """Give what a form costs more than the site as it is; nothing for `keep`."""
+        return next((form.cost[quantity] for form in self.forms if form.name == name), 0)
+
+
+class LatencyCheck(Record):
+    """A converted network in its deployed form, timed beside the original in turn, at batch 1.
+
+    Attributes:
+        rounds: Number of pairs of measurements.
+        ratio: Median of converted to original.
+        low: First quartile of the ratios.
+        high: Third quartile.
+        threads: Of PyTorch.
+        device: That it ran on.
+        taken_back: Purchases that were undone, since with them it was too slow.
+    """
+
+    rounds: int
+    ratio: float
+    low: float
+    high: float
+    threads: int
+    device: str
+    taken_back: int = 0
+
+
+class Budget(Record):
+    """What was allowed, what each site could have been given for it, and what was bought.
+
+    Attributes:
+        limits: All of them hold.
+        prefer: Which sites came first.
+        sites: In order of execution; sites that the rules keep or refuse are not among them.
+        latency: Of the whole network; None where no limit was about it.
+    """
+
+    limits: tuple[Limit, ...]
+    prefer: str
+    sites: tuple[SiteOptions, ...]
+    latency: LatencyCheck | None = None
+
+    def spent(self, quantity: Quantity) -> int | float:
+        """Give what all that was bought costs."""
+        return sum(site.cost(site.chosen, quantity) for site in self.sites)
+
+
 class Repeat(Record):
     """More or fewer blocks at the end of a stage.
 
@@ -391,6 +482,8 @@ class Plan(Record):
     channels than before.
 
     `heads` are classifiers with another number of outputs; such a plan changes nothing else.
+
+    `budget` says how the decisions came about where a budget made them; nothing is rebuilt from it.
     """
 
     schema_version: Literal[1] = 1
@@ -404,6 +497,7 @@ class Plan(Record):
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
+    budget: Budget | None = None
 
     def with_action(self, action: str) -> tuple[Decision, ...]:
         """Give the decisions with this action, in the order of the sites."""
@@ -513,6 +607,7 @@ class Report(Record):
     decisions: tuple[Decision, ...]
     adjustments: tuple[Adjustment, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
+    budget: Budget | None = None
     checks: tuple[Check, ...] = ()
     proof: str = "none"
     seconds: float | None = None

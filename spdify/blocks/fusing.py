@@ -111,17 +111,22 @@ def _std_pointwise(block: SPDStdPointwiseConv) -> nn.Module:
 
 
 def _phased(block: SPDPointwiseConv, weight: Tensor) -> nn.Module:
-    """Fold the depthwise part into the 1×1 convolution where it reads one phase; else keep both."""
+    """Fold the first convolution into the 1×1 one where it reads one phase of each channel alone; else keep both."""
     phases = strided_weight(block.phase_weight, block.scale)
-    if int(phases.ne(0).any(dim=0).sum()) <= 1:
-        per_group = phases.reshape(block.groups, 1, -1, *block.scale)
+    channels = torch.arange(block.in_channels, device=phases.device)
+    own = phases[channels, channels % block.mixed]
+    alone = torch.equal(phases.count_nonzero(), own.count_nonzero())
+    if alone and int(own.ne(0).any(dim=0).sum()) <= 1:
+        per_group = own.reshape(block.groups, 1, -1, *block.scale)
         filters = weight.reshape(block.groups, -1, *weight.shape[1:])
         return strided_convolution(
             (filters * per_group).flatten(0, 1), block.bias, block.scale, block.padding, groups=block.groups
         )
     ones = (1,) * len(block.scale)
     parts = {
-        "phases": strided_convolution(phases, None, block.scale, block.padding, groups=block.in_channels),
+        "phases": strided_convolution(
+            phases, None, block.scale, block.padding, groups=block.in_channels // block.mixed
+        ),
         "pointwise": strided_convolution(weight, block.bias, ones, [(0, 0)] * len(ones), groups=block.groups),
     }
     return nn.Sequential(OrderedDict(parts))

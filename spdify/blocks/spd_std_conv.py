@@ -76,7 +76,7 @@ def spd_std_pointwise_conv(  # noqa: PLR0913 - a convolution's arguments
     groups: int = 1,
     form: Form = "space_to_depth",
 ) -> Tensor:
-    """Mix the phases of each channel, then the channels by the standardised weight; one node in any fx trace."""
+    """Mix the phases of each channel, or of a few, then all by the standardised weight; one node in any fx trace."""
     mixing = standardised(weight, gain, gain_scale, eps)
     return spd_pointwise_conv(x, phase_weight, mixing, bias, scale, padding, groups, form)
 
@@ -211,25 +211,26 @@ class Standardised(nn.Module):
 
 
 class SPDStdPointwiseConv(Standardised, SPDPointwiseConv):
-    """A strided 1×1 convolution with weight standardisation: SPD → depthwise convolution → standardised 1×1.
+    """A strided 1×1 convolution with weight standardisation: SPD → convolution over phases → standardised 1×1.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         scale: Block size; a number (two axes) or one per spatial axis.
-        phase: Phase that the depthwise part picks at the start.
+        phase: Phase that the first convolution picks of each channel at the start.
         padding: As in `SPDPointwiseConv`.
         groups: Groups of the 1×1 convolution.
         bias: Whether the 1×1 convolution has a bias.
         gain_scale: Constant beside a learnable gain per filter; None for no gain.
         eps: Added to each filter's variance.
-        form: How the depthwise part is computed; see `SPDConv`.
+        mixed: G, channels whose phases are mixed with one another, as in `SPDPointwiseConv`.
+        form: How the first convolution is computed; see `SPDConv`.
 
     Attributes:
         weight: (out_channels, in_channels / groups, 1, …), the strided convolution's own.
         bias: (out_channels,) or None.
         gain: (out_channels, 1, …) or None.
-        phase_weight: (in_channels, s₁·s₂…, 1, …), one-hot at the start.
+        phase_weight: (in_channels, G·s₁·s₂…, 1, …), one-hot at the start.
 
     Raises:
         ValueError: Arguments do not fit together, or an input is smaller than the window.
@@ -247,10 +248,13 @@ class SPDStdPointwiseConv(Standardised, SPDPointwiseConv):
         bias: bool = True,
         gain_scale: float | None = None,
         eps: float = EPS,
+        mixed: int = 1,
         form: Form = "space_to_depth",
     ) -> None:
         """Make the block; the 1×1 weights are drawn as `torch.nn.Conv2d` draws them."""
-        super().__init__(in_channels, out_channels, scale, phase, padding, groups=groups, bias=bias, form=form)
+        super().__init__(
+            in_channels, out_channels, scale, phase, padding, groups=groups, bias=bias, mixed=mixed, form=form
+        )
         self.add_gain(gain_scale, eps)
 
     def forward(self, x: Tensor) -> Tensor:

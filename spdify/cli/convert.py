@@ -28,6 +28,8 @@ def convert(
     ] = None,
     rules: o.Rules = o.DEFAULT_RULES,
     overrides: o.Set = None,
+    budget: o.Budget = None,
+    prefer: o.Prefer = "resolution",
     strict: Annotated[bool, typer.Option("--strict", help="Make a refused site an error.")] = False,
     proof: Annotated[
         str, typer.Option(metavar="auto|model|site", help="How far to prove; auto goes by size.")
@@ -99,18 +101,18 @@ def convert(
                 "cannot plan --init, --width-factor or --depth-factor without doing it",
                 hint="Leave out --dry-run, or these: a dry run shows the rules' plan for the model as it is.",
             )
-        folder = output or default_output(model, rules)
+        folder = output or default_output(model, rules, budget=bool(budget))
         if not dry_run:
             check_output(folder, overwrite=overwrite)
             conversion = convert_model(
                 model, rules=rules, overrides=overrides or (), code=code, proof=proof, init=init,
-                width_factor=width_factor, depth_factor=depth_factor, strict=strict,
+                width_factor=width_factor, depth_factor=depth_factor, budget=budget or (), prefer=prefer, strict=strict,
                 command=shlex.join(["spdify", *sys.argv[1:]]), progress=step, **build,
             )  # fmt: skip
             step("writing, with ONNX" if onnx else "writing")
             record = conversion.save(folder, onnx=onnx, options=onnx_options, overwrite=overwrite)
     if dry_run:
-        _dry_run(model, rules, overrides, build, code, strict=strict, as_json=as_json)
+        _dry_run(model, rules, overrides, budget or (), prefer, build, code, strict=strict, as_json=as_json)
     elif as_json:
         print_json({"folder": str(folder), "report": conversion.report, "onnx": record.onnx})
     else:
@@ -121,6 +123,8 @@ def _dry_run(
     model: str,
     rules: list[str],
     overrides: list[str] | None,
+    budget: Sequence[str],
+    prefer: str,
     build: BuildArguments,
     code: str | None,
     *,
@@ -134,7 +138,16 @@ def _dry_run(
 
     with steps() as step:
         step("planning")
-        planned = make_report(model, rules=rules, overrides=overrides or (), code=code, stored=False, **build)
+        planned = make_report(
+            model,
+            rules=rules,
+            overrides=overrides or (),
+            budget=budget,
+            prefer=prefer,
+            code=code,
+            stored=False,
+            **build,
+        )
     if as_json:
         print_json(planned)
     else:
@@ -149,10 +162,13 @@ def _dry_run(
         raise NothingToConvertError(f"nothing to convert in {planned.model} with {planned.rulebook}")
 
 
-def default_output(model: str, rules: Sequence[str]) -> Path:
-    """Give `./<model>-<rulebook>`, with `+` between several; for a bundle, its folder's name in front."""
+def default_output(model: str, rules: Sequence[str], *, budget: bool = False) -> Path:
+    """Give `./<model>-<rulebook>`, with `+` between several; for a bundle, its folder's name in front.
+
+    With a budget, the name says that not all of the rules' forms are there.
+    """
     from spdify.bundle import is_bundle
     from spdify.sources import parse_spec
 
     name = Path(model).resolve().name if is_bundle(model) else parse_spec(model).name
-    return Path(f"{name}-{'+'.join(Path(book).stem for book in rules)}")
+    return Path(f"{name}-{'+'.join(Path(book).stem for book in rules)}{'-budget' if budget else ''}")

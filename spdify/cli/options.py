@@ -96,6 +96,24 @@ Set = Annotated[
         help="Change a rule's parameter (book/rule for that of one rulebook); repeat for more.",
     ),
 ]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="QUANTITY=AMOUNT",
+        help="What the conversion may cost: macs, params or latency (measured here), for example macs=+15%, "
+        "params=+1.2M, latency=40ms (in all); repeat for more, all hold. Each site gets an exact form that fits.",
+        rich_help_panel="Budget",
+    ),
+]
+Prefer = Annotated[
+    str,
+    typer.Option(
+        metavar="resolution|last|cheapest|GLOB",
+        help="Which sites come first: highest resolution, deepest, cheapest, or those that a pattern fits.",
+        rich_help_panel="Budget",
+    ),
+]
 IMAGES, MACHINE = "Images", "Machine"
 Data = Annotated[
     str,

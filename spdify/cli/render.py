@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spdify.cli.terminal import printable
+from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.figures import bench_words, change, inputs_text, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from spdify.records import (
         BenchRecord,
+        Budget,
         BundleRecord,
         Calibration,
         Check,
@@ -113,6 +115,8 @@ def render_report(console: Console, report: Report) -> None:
     console.print(totals)
     console.print("One forward pass at batch 1; 1 MAC = 2 FLOPs, as torch.utils.flop_counter counts.", style="dim")
     _render_decisions(console, report)
+    if report.budget is not None:
+        _render_budget(console, report.budget)
     _render_left_alone(console, report.left_alone)
     if report.checks:
         _render_checks(console, report.checks, report.proof)
@@ -143,6 +147,18 @@ def _render_decisions(console: Console, report: Report) -> None:
         for row in rows:
             channels.add_row(*map(_cell, row))
         console.print(channels)
+
+
+def _render_budget(console: Console, budget: Budget) -> None:
+    for line in budget_lines(budget):
+        console.print(_cell(line))
+    head = budget_columns(budget)
+    costs = range(3, len(head) - 1)
+    table = _table(*((name, "right" if i in costs else "left") for i, name in enumerate(head)))
+    for row in budget_rows(budget):
+        *cells, chosen = row
+        table.add_row(*map(_cell, cells), Text(chosen, style="green"))
+    console.print(table)
 
 
 def _render_checks(console: Console, checks: tuple[Check, ...], proof: str = "") -> None:

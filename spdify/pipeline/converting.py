@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from spdify.engine import apply, plan_model
+from spdify.budgeting import BudgetSettings
+from spdify.budgeting.planning import PREFER
+from spdify.engine import apply
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
 from spdify.pipeline.conversion import Conversion
 from spdify.pipeline.opening import open_model
+from spdify.pipeline.planning import budget_checks, plan_opened
 from spdify.pipeline.scaling import Scaled, scale
 from spdify.reporting import make_report, measure
-from spdify.rulebook import load_rules, with_overrides
 from spdify.sources import example_inputs
 from spdify.verification import PROOF_LEVELS, choose_level, failed, prove
 
@@ -46,6 +48,8 @@ def convert(  # noqa: PLR0913 - the options of the command line
     init: str = "exact",
     width_factor: float = 1.0,
     depth_factor: float = 1.0,
+    budget: str | Sequence[str] = (),
+    prefer: str = PREFER,
     strict: bool = False,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
@@ -65,6 +69,9 @@ def convert(  # noqa: PLR0913 - the options of the command line
         width_factor: Channels of all dense convolutions that can follow, times this, up to the next multiple of 8.
             Before the rules; exact above 1.
         depth_factor: Blocks of each residual stage, times this; exact above 1.
+        budget: What the conversion may cost, one entry or several that must all hold: `macs=+15%`, `params=+1.2M`,
+            `latency=+10%` (measured here). Each site then gets the form that fits, or stays.
+        prefer: What comes first: the highest `resolution`, the `last` sites, the `cheapest`, or those that a glob fits.
         strict: Make a refusal an error.
         command: Command line to record.
         progress: Told, in words, what is being done.
@@ -75,14 +82,15 @@ def convert(  # noqa: PLR0913 - the options of the command line
         The conversion, not yet saved.
 
     Raises:
-        NothingToConvertError: No site is to be rewritten.
+        NothingToConvertError: No site is to be rewritten, or none fits into the budget.
         RefusedError: `strict`, and a site is refused.
         CheckFailedError: A claim does not hold.
         SpdifyError: The model cannot be opened, traced or run, or the rulebook cannot be used.
     """
     settings = ConversionSettings(
-        rules, tuple(overrides), proof, init, width_factor, depth_factor, strict, build.get("seed", 0)
-    )
+        rules, tuple(overrides), proof, init, width_factor, depth_factor, strict, build.get("seed", 0),
+        BudgetSettings.read(budget, prefer),
+    )  # fmt: skip
     progress("building the model")
     opened = open_model(model, example_input=example_input, code=code, **build)
     return convert_opened(opened, settings, command=command, progress=progress)
@@ -93,7 +101,7 @@ class ConversionSettings:
     """How to convert, as `convert` takes it.
 
     Raises:
-        UsageError: There is no such proof level or initialisation.
+        UsageError: There is no such proof level or initialisation, or a budget is to hold beside a scaling.
     """
 
     rules: str | Sequence[str] = "spd"
@@ -104,6 +112,7 @@ class ConversionSettings:
     depth_factor: float = 1.0
     strict: bool = False
     seed: int = 0
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
 
     def __post_init__(self) -> None:
         """Refuse what can only fail later."""
@@ -114,6 +123,11 @@ class ConversionSettings:
             )
         if self.init not in INITS:
             raise UsageError(f"cannot start with {self.init!r} weights", hint=f"Expected one of {', '.join(INITS)}.")
+        if self.budget.wishes and (self.width_factor, self.depth_factor) != (1, 1):
+            raise UsageError(
+                "cannot keep to a budget and scale at once: a scaling is not chosen by what it costs",
+                hint="Leave out --budget, or --width-factor and --depth-factor.",
+            )
 
 
 def convert_opened(
@@ -129,7 +143,6 @@ def convert_opened(
     """
     started = time.monotonic()
     seed = settings.seed
-    rulebook = with_overrides(load_rules(settings.rules), settings.overrides)
     first, scaled, cost = opened.model, Scaled(opened), None
     if (settings.width_factor, settings.depth_factor) != (1, 1):
         progress("scaling")
@@ -143,7 +156,9 @@ def convert_opened(
     progress("finding the sites")
     before = survey(opened.model, opened.inputs)
     start: Literal["exact", "random"] = "random" if settings.init == "random" else "exact"
-    plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs, init=start)
+    plan = plan_opened(
+        opened, before, settings.rules, settings.overrides, settings.budget, init=start, progress=progress
+    )
     _require_work(opened, plan, strict=settings.strict)
     progress(f"rewriting {len(plan.applied)} sites")
     converted = apply(opened.model, plan).eval()
@@ -164,12 +179,14 @@ def convert_opened(
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(),
     )
+    report = report.model_copy(update={"checks": (*report.checks, *budget_checks(report))})
+    _require_proof(opened, report.checks)
     if cost is not None:
         report = report.model_copy(update={"before": cost, "scaling": scaled.words})
     return Conversion(
         model=converted,
         plan=plan,
-        checks=checks,
+        checks=report.checks,
         report=report,
         source=opened.source,
         seed=seed,

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Unpack
 
 from torch import nn
 
+from spdify.budgeting import BudgetSettings
+from spdify.budgeting.planning import PREFER
 from spdify.bundle import is_bundle, read_report
-from spdify.engine import apply, plan_model
+from spdify.engine import apply
 from spdify.errors import UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
 from spdify.pipeline.opening import Opened, open_model
+from spdify.pipeline.planning import plan_opened
 from spdify.reporting import compare_models, make_inspection, make_report
 from spdify.reporting.figures import inputs_text
-from spdify.rulebook import book_names, load_rules, with_overrides
+from spdify.rulebook import book_names
 from spdify.sources import BuildArguments, BuildOptions
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     *,
     rules: str | Sequence[str] = DEFAULT_RULES,
     overrides: Sequence[str] = (),
+    budget: str | Sequence[str] = (),
+    prefer: str = PREFER,
     example_input: Example | None = None,
     code: str | None = None,
     stored: bool = True,
@@ -70,6 +75,8 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         other: Compared with `model` in total, instead of a conversion.
         rules: Rulebook for the conversion, or several: the first with a rule for a site decides.
         overrides: `rule.param=value` items, or `book/rule.param=value`.
+        budget: What the conversion may cost, as `spdify.convert` takes it.
+        prefer: What is bought first, likewise.
         example_input: Tensors that the models take; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
         stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
@@ -77,14 +84,16 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
             `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Raises:
+        NothingToConvertError: No form of any site fits into the budget.
         SpdifyError: A model cannot be opened, traced or run.
     """
+    allowed = BudgetSettings.read(budget, prefer)
     if stored and other is None and not isinstance(model, nn.Module) and is_bundle(model):
-        _require_as_stored(model, rules, overrides, example_input, BuildOptions(**build))
+        _require_as_stored(model, rules, (*overrides, *allowed.wishes), example_input, BuildOptions(**build))
         return read_report(Path(model))
     first = open_model(model, example_input=example_input, code=code, **build)
     if other is None:
-        return _against_conversion(first, rules, overrides)
+        return _against_conversion(first, rules, overrides, allowed)
     second = open_model(other, example_input=example_input, code=code, **build)
     censuses = [take_census(o.model, o.inputs, mode="eval") for o in (first, second)]
     name = " → ".join(_titles(first, second))
@@ -94,7 +103,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
 def _require_as_stored(
     model: str | Path,
     rules: str | Sequence[str],
-    overrides: Sequence[str],
+    overrides: Sequence[object],
     example_input: Example | None,
     options: BuildOptions,
 ) -> None:
@@ -115,10 +124,11 @@ def _titles(first: Opened, second: Opened) -> tuple[str, str]:
     return a, b
 
 
-def _against_conversion(opened: Opened, rules: str | Sequence[str], overrides: Sequence[str]) -> Report:
-    rulebook = with_overrides(load_rules(rules), overrides)
+def _against_conversion(
+    opened: Opened, rules: str | Sequence[str], overrides: Sequence[str], budget: BudgetSettings
+) -> Report:
     before = survey(opened.model, opened.inputs)
-    plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs)
+    plan = plan_opened(opened, before, rules, overrides, budget)
     converted = apply(opened.model, plan)
     after = take_census(converted, opened.inputs, mode="eval")
     return make_report(opened.source.name, opened.model, before.census, converted, after, plan)

@@ -88,7 +88,8 @@ def open_model(
 
 def _options(build: BuildArguments) -> BuildOptions:
     """Put keyword arguments together; unknown ones get a message that helps."""
-    known = [*BuildArguments.__annotations__, "example_input", "rules", "overrides", "code", "proof", "strict"]
+    others = ("example_input", "rules", "overrides", "budget", "prefer", "code", "proof", "strict")
+    known = [*BuildArguments.__annotations__, *others]
     if unknown := sorted(set(build) - BuildArguments.__annotations__.keys()):
         near = get_close_matches(unknown[0], known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, MODULE_COLUMNS, channel_rows, module_rows
 from spdify.reporting.figures import change, quantity, shape
 from spdify.rulebook import split_name
@@ -63,6 +64,10 @@ def report_markdown(report: Report) -> str:
     ]
     if report.decisions:
         lines += ["", "## Sites", "", *_sites(report)]
+    if report.budget is not None:
+        head, rows = budget_columns(report.budget), budget_rows(report.budget)
+        lines += ["", "## Budget", "", *(f"- {line}" for line in budget_lines(report.budget)), ""]
+        lines += table(head, rows, numbers_from=3)
     if channels := channel_rows(report):
         lines += ["", "## Channels", "", *table(CHANNEL_COLUMNS, channels, numbers_from=4)]
     if report.adjustments:

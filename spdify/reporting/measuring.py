@@ -89,6 +89,7 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
         decisions=plan.decisions,
         adjustments=plan.adjustments,
         left_alone=plan.left_alone,
+        budget=plan.budget,
         checks=checks,
         proof=proof,
         seconds=seconds,

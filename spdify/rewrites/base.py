@@ -29,11 +29,13 @@ class Rewrite(ABC, Generic[ParamsT]):
         summary: One sentence of effect, with the source.
         operators: Operators it can replace.
         params_type: Schema of its parameters, as a rulebook or `--set` gives them.
+        form_name: What its block is called where there is one form of it only.
     """
 
     summary: ClassVar[str]
     operators: ClassVar[frozenset[Operator]]
     params_type: ClassVar[type[Record]]
+    form_name: ClassVar[str] = "spd"
 
     def __init__(self, params: ParamsT) -> None:
         """Take validated parameters."""
@@ -67,6 +69,13 @@ class Rewrite(ABC, Generic[ParamsT]):
     def resizes(self) -> bool:
         """Whether the block's output has another size than the site's: the network may not run with that."""
         return False
+
+    def forms(self, site: Site) -> dict[str, Self]:  # noqa: ARG002 - for rewrites with several
+        """Give the forms that a budget may choose from, by name, from the plainest to the richest.
+
+        Each is this rewrite with other parameters; not all need to be exact, or different at this site.
+        """
+        return {getattr(self.params, "form", self.form_name): self}
 
     def activation(self) -> str:
         """Name what the activation behind the block becomes (`silu`, `relu`); empty where it stays."""

@@ -40,6 +40,7 @@ class ReplaceBlurPool(ReplacePool[NoParams]):
     )
     operators: ClassVar[frozenset[Operator]] = frozenset({"blur_pool"})
     params_type: ClassVar[type[Record]] = NoParams
+    form_name: ClassVar[str] = "depthwise"
 
     def check(self, site: Site) -> str | None:
         """Refuse a filter that is not square: there is no such binomial one."""

@@ -3,7 +3,7 @@
 With weight W[o, c, u], stride s, padding p and dilation d, tap u reads position s·i + d·u - p. Writing
 d·u - p = s·q + r makes it tap q of phase r: the SPD-Conv's weight is W scattered to those places and zero elsewhere
 (`spdify.blocks.phases`). A 1×1 convolution may instead become SPD → depthwise (one-hot, picks its phase) → the same
-1×1.
+1×1; the depthwise one may be a grouped one, which mixes the phases of a few channels once it learns.
 
 Weight-standardised convolutions standardise the old layout first (`spdify.blocks.spd_std_conv`); of a conditionally
 parameterised one every expert is scattered (`spdify.blocks.spd_cond_conv`).
@@ -12,9 +12,10 @@ parameterised one every expert is scattered (`spdify.blocks.spd_cond_conv`).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 
 from spdify.blocks import (
     SPDCondConv,
@@ -27,7 +28,7 @@ from spdify.blocks import (
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.blocks.spd_pointwise_conv import one_phase
 from spdify.blocks.spd_std_conv import standardised
-from spdify.records import Claim, Operator, Record
+from spdify.records import MAX_ENTRIES, Claim, Operator, Record
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.conv_site import experts, gain_scale, is_standardised, tensor_shapes
 
@@ -45,14 +46,17 @@ class StridedConvParams(Record):
     Attributes:
         kernel: `minimal`, the smallest window that holds the taps; `odd`, the smallest centred one of at least 3 (the
             paper's 3×3), along the axes with a stride.
-        pointwise: For 1×1 convolutions: `separable`, or `dense` like all others (s² times the weights). A depthwise
-            1×1 convolution, and one with weights per sample, is always `dense`.
+        pointwise: For 1×1 convolutions: `separable`, a depthwise convolution over the phases before it; `grouped`, one
+            that mixes the phases of `mixed` channels at a time; or `dense` like all others (s² times the weights). A
+            depthwise 1×1 convolution, and one with weights per sample, is always `dense`.
+        mixed: Channels that `grouped` mixes, as far as their number divides those that come in.
         standardisation: For weight-standardised convolutions: `keep` it, or `bake` the standardised weight into a plain
             SPD-Conv, which then learns without.
     """
 
     kernel: Literal["minimal", "odd"] = "minimal"
-    pointwise: Literal["separable", "dense"] = "separable"
+    pointwise: Literal["separable", "grouped", "dense"] = "separable"
+    mixed: int = Field(default=8, ge=1, le=MAX_ENTRIES, strict=True)
     standardisation: Literal["keep", "bake"] = "keep"
 
 
@@ -75,6 +79,13 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         if site.operation:
             return ((*trial, *tensor_shapes(site).values()),)
         return ((*trial, (batch, experts(site))),) if experts(site) else (trial,)
+
+    def forms(self, site: Site) -> dict[str, Self]:
+        """Kernels `minimal` and `odd`; of a 1×1 convolution, all that `pointwise` may be."""
+        pointwise = self._is_pointwise(site)
+        names = ("separable", "grouped", "dense") if pointwise else ("minimal", "odd")
+        field = "pointwise" if pointwise else "kernel"
+        return {name: type(self)(self.params.model_copy(update={field: name})) for name in names}
 
     def _no_phase_weight(self, site: Site) -> Tensor:
         with torch.device("meta"):  # the layout is wanted, not a block
@@ -110,6 +121,7 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         standard: dict[str, Any] = {"eps": site.constants.get("eps"), "gain_scale": gain_scale(site)}
         if self._is_separable(site):
             phase = [axis.taps[0][1] for axis in axes]
+            common["mixed"] = self._mixed(site)
             if self._keeps_standardisation(site):
                 return SPDStdPointwiseConv(ins, outs, scale, phase, padding, **common, **standard)
             return SPDPointwiseConv(ins, outs, scale, phase, padding, **common)
@@ -137,7 +149,7 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
             gain = new.pop("gain", None)
             new["weight"] = standardised(old["weight"], gain, gain_scale(site) or 1.0, float(site.constants["eps"]))
         if self._is_separable(site):
-            new["phase_weight"] = _picking(new["weight"], site, axes)
+            new["phase_weight"] = _picking(new["weight"], site, axes, self._mixed(site))
         elif self._keeps_standardisation(site):
             new["phase_weight"] = scatter_taps(old["weight"].detach(), axes).zero_()
         elif count := experts(site):
@@ -148,13 +160,20 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
             new["weight"] = scatter_taps(new["weight"], axes)
         return new
 
-    def _is_separable(self, site: Site) -> bool:
-        """Whether the site is a 1×1 convolution that keeps its weight and gets a depthwise part before it."""
+    def _is_pointwise(self, site: Site) -> bool:
+        """Whether the site is a 1×1 convolution that `pointwise` is for."""
         window = site.geometry
-        pointwise = (
-            all(k == 1 for k in window.kernel) and not window.depthwise and not experts(site) and not site.operation
-        )
-        return pointwise and self.params.pointwise == "separable" and not self._margin(site)
+        plain = not (window.depthwise or experts(site) or site.operation or self._margin(site))
+        return plain and all(k == 1 for k in window.kernel)
+
+    def _is_separable(self, site: Site) -> bool:
+        """Whether the site is a 1×1 convolution that keeps its weight and gets one over phases before it."""
+        return self._is_pointwise(site) and self.params.pointwise != "dense"
+
+    def _mixed(self, site: Site) -> int:
+        """Channels whose phases are mixed before a 1×1 convolution."""
+        wanted = self.params.mixed if self.params.pointwise == "grouped" else 1
+        return math.gcd(wanted, site.geometry.in_channels)
 
     def _keeps_standardisation(self, site: Site) -> bool:
         return is_standardised(site) and self.params.standardisation == "keep"
@@ -179,8 +198,8 @@ class ReplaceStridedConv(Rewrite[StridedConvParams]):
         ]
 
 
-def _picking(weight: Tensor, site: Site, axes: list[Phases]) -> Tensor:
+def _picking(weight: Tensor, site: Site, axes: list[Phases], mixed: int) -> Tensor:
     """Give the one-hot phase weight that passes the phase that a 1×1 convolution reads."""
     scale = [axis.scale for axis in axes]
-    shape = (site.geometry.in_channels, math.prod(scale), *(1 for _ in axes))
+    shape = (site.geometry.in_channels, mixed * math.prod(scale), *(1 for _ in axes))
     return one_phase(weight.new_empty(shape), scale, [axis.taps[0][1] for axis in axes])

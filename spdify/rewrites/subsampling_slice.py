@@ -29,6 +29,7 @@ class ReplaceSubsamplingSlice(Rewrite[NoParams]):
     summary: ClassVar[str] = "a subsampling slice becomes SPD and a depthwise convolution (arXiv:2208.03641, 3)"
     operators: ClassVar[frozenset[Operator]] = frozenset({"slice"})
     params_type: ClassVar[type[Record]] = NoParams
+    form_name: ClassVar[str] = "depthwise"
 
     def check(self, site: Site) -> str | None:
         """Refuse slices of tensors without exactly one axis of channels, or that skip whole blocks."""

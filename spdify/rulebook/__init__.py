@@ -6,7 +6,7 @@ This layer reads them and matches their rules to sites; the engine binds the rul
 from spdify.rulebook.form import KEEP, Match, Range, Rule, Rulebook, RulebookSource
 from spdify.rulebook.joining import join_rulebooks, split_name
 from spdify.rulebook.matching import first_match, matches
-from spdify.rulebook.overrides import with_overrides
+from spdify.rulebook.overrides import overridden, with_overrides
 from spdify.rulebook.parsing import parse_rulebook
 from spdify.rulebook.shelf import book_names, list_rulebooks, load_rulebook, load_rules, rules_folder
 
@@ -24,6 +24,7 @@ __all__ = [
     "load_rulebook",
     "load_rules",
     "matches",
+    "overridden",
     "parse_rulebook",
     "rules_folder",
     "split_name",

@@ -44,6 +44,25 @@ def with_overrides(rulebook: Rulebook, items: Sequence[str]) -> Rulebook:
     return rulebook.model_copy(update={"rules": tuple(rules.values())})
 
 
+def overridden(rulebook: Rulebook, items: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Give, by rule, the parameters that the items set, whether or not that changes their values.
+
+    Args:
+        rulebook: The rulebook that they are for.
+        items: As `with_overrides` takes them.
+
+    Raises:
+        UsageError: An item is not of this form.
+        RulebookError: There is no such rule.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for item in [items] if isinstance(items, str) else items:
+        name, param, _ = _parts(item)
+        for rule in _rules_called(name, rulebook, item):
+            found[rule] = found.get(rule, frozenset()) | {param}
+    return found
+
+
 def _parts(item: str) -> tuple[str, str, str]:
     key, _, value = (part.strip() for part in item.partition("="))
     # The name of a book may have dots, that of a rule has none.

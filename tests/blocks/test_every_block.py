@@ -63,6 +63,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "depth, replicate": lambda: SpaceToDepth((2, 3), edge="replicate"),
     "depth, zeros": lambda: SpaceToDepth(2, edge="zeros"),
     "pointwise": lambda: SPDPointwiseConv(4, 8),
+    "pointwise, mixed": lambda: SPDPointwiseConv(4, 8, mixed=2),
     "average": lambda: SPDAvgPool(4, 3, 2, 1, count_include_pad=False, ceil_mode=True),
     "average, same": lambda: SPDAvgPool(4, 3, 2, same=True),
     "max": lambda: SPDMaxPool(4, 3, 2, 1),

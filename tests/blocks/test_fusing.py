@@ -43,6 +43,9 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "ceil": lambda: b.SPDConv(6, 4, 1, 2, [(0, 0), (0, 0)], margin=(2, 2), padding_mode="ceil"),
     "pointwise": lambda: b.SPDPointwiseConv(6, 4),
     "pointwise groups": lambda: b.SPDPointwiseConv(6, 4, (2, 3), (1, 2), groups=2, bias=False),
+    "pointwise mixed": lambda: b.SPDPointwiseConv(6, 4, mixed=3),
+    "pointwise mixed across groups": lambda: b.SPDPointwiseConv(6, 4, (2, 3), (1, 2), groups=2, mixed=2, bias=False),
+    "std pointwise mixed": lambda: b.SPDStdPointwiseConv(6, 4, gain_scale=0.7, mixed=6),
     "std": lambda: b.SPDStdConv(6, 4, 3, 2, 1, gain_scale=1.5),
     "std same": lambda: b.SPDStdConv(6, 4, 3, 2, groups=2, same=True),
     "std pointwise": lambda: b.SPDStdPointwiseConv(6, 4, gain_scale=0.7),
@@ -115,6 +118,7 @@ def test_a_convolution_that_nobody_trained_folds_back_to_itself(window: tuple[in
     ("block", "original"),
     [
         (b.SPDPointwiseConv(6, 4), "Conv2d(6, 4, kernel_size=(1, 1), stride=(2, 2))"),
+        (b.SPDPointwiseConv(6, 4, mixed=2), "Conv2d(6, 4, kernel_size=(1, 1), stride=(2, 2))"),
         (b.SPDMaxPool(6, 3, 2, 1, ceil_mode=True), "MaxPool2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dila"),
         (b.SPDMaxPool(6, 3, 2, 1, 2), "MaxPool2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(2, 2)"),
         (b.SPDAvgPool(6, 3, 2, 1), "AvgPool2d(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))"),
@@ -141,7 +145,7 @@ def test_trained_pools_are_convolutions() -> None:
 
 def test_one_trained_weight_is_enough() -> None:
     """A fold that goes by anything but the weights would lose it."""
-    for make in (BLOCKS["maximum"], BLOCKS["average"], BLOCKS["slice"], BLOCKS["pointwise"]):
+    for make in (BLOCKS[name] for name in ("maximum", "average", "slice", "pointwise", "pointwise mixed")):
         block: Any = make().double()
         with torch.no_grad():
             next(iter(block.parameters())).flatten()[-1] += 1e-3

@@ -23,7 +23,15 @@ FORMS: list[Form] = ["space_to_depth", "strided"]
     ("dims", "stride", "padding", "groups"),
     [(2, 2, 0, 1), (2, 3, 1, 1), (2, (1, 2), 0, 2), (2, (2, 4), (1, 3), 1), (1, 2, 0, 4), (1, 5, 2, 1), (3, 2, 1, 2)],
 )
-def test_equals_the_strided_convolution(dims: int, stride: Any, padding: Any, groups: int, form: Form) -> None:  # noqa: ANN401 - as torch.nn takes them
+@pytest.mark.parametrize("mixed", [1, 2, 4])
+def test_equals_the_strided_convolution(
+    dims: int,
+    stride: Any,  # noqa: ANN401 - as torch.nn takes it
+    padding: Any,  # noqa: ANN401
+    groups: int,
+    mixed: int,
+    form: Form,
+) -> None:
     torch.manual_seed(0)
     conv = CONVS[dims](4, 8, 1, stride, padding, groups=groups).double()
     axes = [split_axis(1, s, int(p), 1) for s, p in zip(conv.stride, conv.padding, strict=True)]
@@ -34,6 +42,7 @@ def test_equals_the_strided_convolution(dims: int, stride: Any, padding: Any, gr
         [axis.taps[0][1] for axis in axes],
         [axis.padding for axis in axes],
         groups=groups,
+        mixed=mixed,
         form=form,
     ).double()
     block.load_state_dict(conv.state_dict(), strict=False)
@@ -47,8 +56,9 @@ def test_equals_the_strided_convolution(dims: int, stride: Any, padding: Any, gr
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_phase_weight_learns() -> None:
-    block = SPDPointwiseConv(3, 4)
+@pytest.mark.parametrize("mixed", [1, 3])
+def test_the_phase_weight_learns(mixed: int) -> None:
+    block = SPDPointwiseConv(3, 4, mixed=mixed)
     block(torch.randn(2, 3, 8, 8)).sum().backward()
     gradient = block.phase_weight.grad
     assert gradient is not None
@@ -65,10 +75,23 @@ def test_by_hand() -> None:
     torch.testing.assert_close(last(x), x[:, :, 1::2, 1::2] * last.weight)
 
 
+def test_trained_phases_mix_with_those_of_their_group_alone() -> None:
+    torch.manual_seed(0)
+    block = SPDPointwiseConv(6, 6, mixed=3, bias=False)
+    nn.init.normal_(block.phase_weight)
+    with torch.no_grad():
+        block.weight.copy_(torch.eye(6)[:, :, None, None])
+    x = torch.randn(1, 6, 4, 4)
+    moved = block(x + torch.eye(6)[4][None, :, None, None]) - block(x)
+    assert [bool(change.abs().max() > 1e-6) for change in moved[0]] == [False] * 3 + [True] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"groups": 3}, "groups"),
+        ({"mixed": 3}, "cannot mix 3 channels"),
+        ({"mixed": 0}, "cannot mix 0 channels"),
         ({"phase": (0, 2)}, "phase"),
         ({"phase": (0, 0, 0)}, "one per spatial axis"),
         ({"padding": [(1, 0), (0, 0)]}, "multiple of the scale"),
@@ -88,3 +111,4 @@ def test_an_input_smaller_than_the_window_is_a_fault() -> None:
 def test_repr() -> None:
     text = "SPDPointwiseConv(4, 8, scale=(2, 2), padding=((0, 1), (0, 1)), groups=1, bias=True)"
     assert repr(SPDPointwiseConv(4, 8)) == text
+    assert repr(SPDPointwiseConv(4, 8, mixed=2)) == f"{text[:-1]}, mixed=2)"

@@ -60,7 +60,7 @@ def test_the_first_rule_that_matches_decides(plan_for: Callable[..., Plan]) -> N
 
     conv = found["stage.conv"]
     assert (conv.action, conv.rule, conv.rewrite) == ("applied", "odd", "replace-strided-conv")
-    defaults = {"pointwise": "separable", "standardisation": "keep"}
+    defaults = {"pointwise": "separable", "mixed": 8, "standardisation": "keep"}
     assert conv.params == {"kernel": "odd"} | defaults, "with defaults: a plan must not depend on them"
     assert conv.also_matched == ("any-conv", "again")
     assert conv.claim is not None

@@ -38,7 +38,7 @@ def test_refused(module: nn.Module, fields: dict[str, Any], reason: str) -> None
     check_refused(rewrite(), site_of(module, channels=4, **fields), reason)
 
 
-@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("pointwise", ["separable", "grouped", "dense"])
 @pytest.mark.parametrize("kernel", ["minimal", "odd"])
 @pytest.mark.parametrize(
     "module",
@@ -101,6 +101,7 @@ def test_a_shuffled_weight_is_seen() -> None:
         (nn.Conv3d(4, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1)), {"kernel": "odd"}, SPDConv, (1, 3, 3)),
         (nn.Conv2d(4, 6, 1, 2), {}, SPDPointwiseConv, None),
         (nn.Conv2d(4, 6, 1, 2), {"kernel": "odd"}, SPDPointwiseConv, None),
+        (nn.Conv2d(4, 6, 1, 2), {"pointwise": "grouped"}, SPDPointwiseConv, None),
         (nn.Conv2d(4, 6, 1, 2), {"pointwise": "dense"}, SPDConv, (1, 1)),
         (nn.Conv2d(4, 6, 1, 2), {"pointwise": "dense", "kernel": "odd"}, SPDConv, (1, 1)),
         (nn.Conv2d(4, 4, 1, 2, groups=4), {}, SPDConv, (1, 1)),
@@ -123,13 +124,40 @@ def test_the_old_weight_of_a_separable_one_is_passed_on() -> None:
     assert torch.equal(new["phase_weight"][:, 0].flatten(), torch.ones(4))
 
 
+@pytest.mark.parametrize(("channels", "mixed"), [(32, 8), (12, 4), (3, 1)])
+def test_a_grouped_one_mixes_a_few_channels(channels: int, mixed: int) -> None:
+    conv = nn.Conv2d(channels, 6, 1, 2)
+    new = rewrite(pointwise="grouped").weights(site_of(conv), conv.state_dict())
+    assert new["phase_weight"].shape == (channels, 4 * mixed, 1, 1)
+    assert new["phase_weight"].sum() == channels
+    assert torch.equal(new["weight"], conv.weight)
+    other = rewrite(pointwise="grouped", mixed=2).build(site_of(nn.Conv2d(6, 4, 1, 2)))
+    assert other.get_parameter("phase_weight").shape == (6, 8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (nn.Conv2d(4, 6, 3, 2, 1), ["minimal", "odd"]),
+        (nn.Conv2d(4, 6, 1, 2), ["separable", "grouped", "dense"]),
+        (nn.Conv2d(4, 4, 1, 2, groups=4), ["minimal", "odd"]),
+        (nn.Conv2d(4, 6, 1, 2, 1, padding_mode="reflect"), ["minimal", "odd"]),
+    ],
+)
+def test_forms_from_the_plainest_to_the_richest(module: nn.Module, names: list[str]) -> None:
+    forms = rewrite(standardisation="bake").forms(site_of(module))
+    assert list(forms) == names
+    assert all(form.params.standardisation == "bake" for form in forms.values())
+
+
 def test_the_claim_says_what_learns() -> None:
     assert "one-hot" in rewrite().claim(site_of(nn.Conv2d(4, 6, 1, 2))).training
     assert "zero taps" in rewrite().claim(site_of(nn.Conv2d(4, 6, 3, 2))).training
 
 
 @pytest.mark.parametrize(
-    "params", [{"kernel": "even"}, {"kernel": 3}, {"pointwise": True}, {"standardisation": "drop"}]
+    "params",
+    [{"kernel": "even"}, {"kernel": 3}, {"pointwise": True}, {"standardisation": "drop"}, {"mixed": 0}, {"mixed": 2.5}],
 )
 def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -163,19 +191,19 @@ CONDITIONAL = [
 ]
 
 
-@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("pointwise", ["separable", "grouped", "dense"])
 @pytest.mark.parametrize("kernel", ["minimal", "odd"])
 @pytest.mark.parametrize("module", SAME, ids=str)
 def test_same_padding(module: nn.Module, kernel: str, pointwise: str) -> None:
     site = surveyed(module, (4, 17, 16))
     assert site.geometry.padding_mode == "same"
     block = check_transformed(rewrite(kernel=kernel, pointwise=pointwise), module, SIZES[2], site=site)
-    separable = pointwise == "separable" and site.geometry.kernel == (1, 1)
+    separable = pointwise != "dense" and site.geometry.kernel == (1, 1)
     assert type(block) is (SPDPointwiseConv if separable else SPDConv)
 
 
 @pytest.mark.parametrize("standardisation", ["keep", "bake"])
-@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("pointwise", ["separable", "grouped", "dense"])
 @pytest.mark.parametrize("kernel", ["minimal", "odd"])
 @pytest.mark.parametrize("module", STANDARDISED, ids=str)
 def test_standardised(module: nn.Module, kernel: str, pointwise: str, standardisation: str) -> None:
@@ -183,7 +211,7 @@ def test_standardised(module: nn.Module, kernel: str, pointwise: str, standardis
     site = surveyed(module, (4, 17, 16))
     change = rewrite(kernel=kernel, pointwise=pointwise, standardisation=standardisation)
     block = check_transformed(change, module, SIZES[2], site=site)
-    separable = pointwise == "separable" and site.geometry.kernel == (1, 1)
+    separable = pointwise != "dense" and site.geometry.kernel == (1, 1)
     kinds = (SPDStdPointwiseConv, SPDStdConv) if standardisation == "keep" else (SPDPointwiseConv, SPDConv)
     assert type(block) is kinds[0 if separable else 1]
     assert ("learn without standardisation" in change.claim(site).training) == (standardisation == "bake")
@@ -191,7 +219,7 @@ def test_standardised(module: nn.Module, kernel: str, pointwise: str, standardis
     assert kept <= set(block.state_dict()), "what is kept keeps its name"
 
 
-@pytest.mark.parametrize("pointwise", ["separable", "dense"])
+@pytest.mark.parametrize("pointwise", ["separable", "grouped", "dense"])
 @pytest.mark.parametrize("kernel", ["minimal", "odd"])
 @pytest.mark.parametrize("module", CONDITIONAL, ids=lambda m: f"{m.weight_shape} {m.dynamic_padding}")
 def test_conditional(module: Any, kernel: str, pointwise: str) -> None:  # noqa: ANN401 - timm's class

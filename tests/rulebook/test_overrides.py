@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spdify.errors import RulebookError, UsageError
-from spdify.rulebook import Rulebook, join_rulebooks, load_rulebook, parse_rulebook, with_overrides
+from spdify.rulebook import Rulebook, join_rulebooks, load_rulebook, overridden, parse_rulebook, with_overrides
 
 
 @pytest.fixture
@@ -34,6 +34,17 @@ def test_several_items_and_the_later_one_holds(book: Rulebook) -> None:
     changed = with_overrides(book, ["max-pool.form=conv", "strided-conv.kernel=odd", "max-pool.form=keep"])
     assert changed.rules[0].params["kernel"] == "odd"
     assert changed.rules[2].params == {"form": "keep"}
+
+
+def test_what_was_set_even_to_what_it_is(book: Rulebook) -> None:
+    items = ["strided-conv.kernel=minimal", "spd/strided-conv.pointwise=dense", "max-pool.form=keep"]
+    assert overridden(book, items) == {"strided-conv": {"kernel", "pointwise"}, "max-pool": {"form"}}
+    assert overridden(book, "max-pool.form=keep") == {"max-pool": {"form"}}
+    assert overridden(book, []) == {}
+    joined = join_rulebooks([book, load_rulebook("spd-paper")])
+    assert set(overridden(joined, ["max-pool.form=keep"])) == {"spd/max-pool", "spd-paper/max-pool"}
+    with pytest.raises(RulebookError, match="max-pol"):
+        overridden(book, ["max-pol.form=keep"])
 
 
 @pytest.mark.parametrize(
