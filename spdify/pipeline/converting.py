@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from spdify.engine import apply, plan_model
+from spdify.engine import apply, apply_lazily, plan_model
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
@@ -146,8 +146,10 @@ def convert_opened(
     plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs, init=start)
     _require_work(opened, plan, strict=settings.strict)
     progress(f"rewriting {len(plan.applied)} sites")
-    converted = apply(opened.model, plan).eval()
     level = choose_level(settings.proof, measure(opened.model, before.census))
+    # Where float64 copies would not fit, one more of float32 may not either.
+    convert_copy = apply if level == "model" else apply_lazily
+    converted = convert_copy(opened.model, plan).eval()
     progress(f"proving (level {level})")
     result = prove(opened.model, converted, plan, before, _proof_inputs(opened, seed), level=level, seed=seed)
     _require_proof(opened, result.checks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from torch import nn
 
 from spdify.bundle import is_bundle, read_report
-from spdify.engine import apply, plan_model
+from spdify.engine import apply_lazily, plan_model
 from spdify.errors import UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
@@ -119,6 +119,6 @@ def _against_conversion(opened: Opened, rules: str | Sequence[str], overrides: S
     rulebook = with_overrides(load_rules(rules), overrides)
     before = survey(opened.model, opened.inputs)
     plan = plan_model(opened.model, before, rulebook, inputs=opened.inputs)
-    converted = apply(opened.model, plan)
+    converted = apply_lazily(opened.model, plan)
     after = take_census(converted, opened.inputs, mode="eval")
     return make_report(opened.source.name, opened.model, before.census, converted, after, plan)

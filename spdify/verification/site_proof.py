@@ -8,7 +8,6 @@ misplaced tap is off by 1e-3 or more.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 from spdify.engine import make_rewrite
 from spdify.engine.carrying import old_channels
 from spdify.graph.edits import CalledExpression
+from spdify.graph.structure import lazy_copy
 from spdify.records import Check
 from spdify.verification.compare import relative_error
 
@@ -101,8 +101,9 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
         return math.inf  # its weights are not made from the old ones
     generator = torch.Generator().manual_seed(seed)
     rewrite = make_rewrite(decision.rewrite, decision.params, where=decision.site.name)
-    old_module = copy.deepcopy(module).cpu().double()
-    block = rewrite.build(decision.site).double()
+    old_module = _without_parameters(module).double()
+    with torch.device("meta"):  # the weight map gives all that it needs
+        block = rewrite.build(decision.site)
     old = {
         name: torch.randn(p.shape, generator=generator, dtype=torch.float64).requires_grad_()
         for name, p in old_module.named_parameters()
@@ -114,6 +115,17 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
             inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
             worst = max(worst, _trial(decision.leaves, old_module, old, block, new, inputs, generator))
     return worst
+
+
+def _without_parameters(module: nn.Module) -> nn.Module:
+    """Copy a module whose parameters take no memory: `functional_call` puts others in their place."""
+    copied = lazy_copy(module).cpu()
+    moved: dict[int, nn.Parameter] = {}  # tied parameters stay tied
+    for part in copied.modules():
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            empty = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+            part.register_parameter(name, moved.setdefault(id(parameter), empty))
+    return copied
 
 
 def original_of(model: nn.Module, decision: Decision) -> nn.Module:
