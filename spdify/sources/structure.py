@@ -24,16 +24,8 @@ if TYPE_CHECKING:
 
 Device: TypeAlias = Literal["meta", "cpu"]
 
-_DRAWING = frozenset(
-    {
-        Tensor.normal_,
-        Tensor.uniform_,
-        nn.init.normal_,
-        nn.init.uniform_,
-        nn.init.kaiming_uniform_,
-        nn.init.trunc_normal_,
-    }
-)
+#: What puts random numbers into a tensor, as far as torch asks a mode about it.
+_DRAWING = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
 
 def build_structure(source: Source, *, device: Device) -> nn.Module:
