@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors import TensorSpec, serialize_file
 from torch import Tensor
 
 from spdify.bundle.card import model_card
@@ -58,17 +58,30 @@ def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
                 f"cannot write {name} of the state dict: expected a tensor, got {type(tensor).__name__}",
                 hint="Extra state (`get_extra_state`) is not data that safetensors can hold: convert without it.",
             )
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        place = (_address(tensor), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in kept:
             shared[name] = kept[place]
             continue
         kept[place] = name
-        tensors[name] = tensor.detach().contiguous()
-    overlapping = len({t.untyped_storage().data_ptr() for t in tensors.values()}) < len(tensors)
-    if overlapping:  # different views of one storage
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors[name] = tensor.detach().cpu().contiguous()
     metadata = {"format": "pt"} | ({SHARED_KEY: json.dumps(shared)} if shared else {})
-    save_file(tensors, file, metadata=metadata)
+    # What safetensors' save_file does, but for the addresses: it writes from where the tensors are, no copy is made.
+    serialize_file({name: _place_of(tensor) for name, tensor in tensors.items()}, file, metadata=metadata)
+
+
+def _place_of(tensor: Tensor) -> TensorSpec:
+    """Say where a tensor lies; it must outlive what is given."""
+    return TensorSpec(
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tensor.shape,
+        data_ptr=_address(tensor),
+        data_len=tensor.nbytes,
+    )
+
+
+def _address(tensor: Tensor) -> int:
+    """Give the address to read a tensor from; asked for one to write to, PyTorch would copy what is shared."""
+    return int(tensor.const_data_ptr())  # type: ignore[attr-defined]  # torch's stubs lack it
 
 
 def timm_config(record: BundleRecord) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Rules bound to rewrites, plans made and applied, weights mapped."""
 
-from spdify.engine.applying import apply, check_fingerprint, rebuild
+from spdify.engine.applying import apply, apply_lazily, check_fingerprint, rebuild
 from spdify.engine.binding import bind, make_rewrite
 from spdify.engine.channels import exact_part
 from spdify.engine.classifiers import plan_classifier
@@ -11,6 +11,7 @@ from spdify.engine.weight_map import map_weights
 
 __all__ = [
     "apply",
+    "apply_lazily",
     "bind",
     "check_fingerprint",
     "exact_part",

@@ -19,10 +19,10 @@ from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
 from spdify.graph.adapters import unlike
 from spdify.graph.edits import edit_module, expression_of
-from spdify.graph.structure import detached_copy, fingerprint
+from spdify.graph.structure import detached_copy, fingerprint, lazy_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor
 
@@ -45,8 +45,20 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         PlanError: The model is not the one that the plan was made for.
         TraceError: The model holds something that cannot be copied.
     """
+    return _apply(model, plan, detached_copy)
+
+
+def apply_lazily(model: nn.Module, plan: Plan) -> nn.Module:
+    """Convert a copy as `apply` does, whose untouched tensors take memory only when one of both models is written to.
+
+    For models that nobody else holds: memory that numpy or other libraries look at as well would change hands.
+    """
+    return _apply(model, plan, lazy_copy)
+
+
+def _apply(model: nn.Module, plan: Plan, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
     check_fingerprint(model, plan)
-    converted = detached_copy(model)
+    converted = copy(model)
     # Meta blocks have no weights to copy into: the mapped tensors become theirs.
     weights = map_weights(model.state_dict(keep_vars=False), plan)
     rebuild(converted, plan)

@@ -22,7 +22,7 @@ from spdify.graph import fingerprint
 from spdify.graph.carriers import CONVOLUTIONS, DROPOUTS
 from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.propagation import propagate
-from spdify.graph.structure import detached_copy, zero_inputs
+from spdify.graph.structure import lazy_copy, zero_inputs
 from spdify.graph.walk import Start
 from spdify.records import Layout, LeftAlone, Plan, Repeat
 
@@ -178,7 +178,7 @@ def _wider(convolution: Any, factor: float) -> Layout | None:  # noqa: ANN401 - 
 
 def _stages(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, nn.Sequential | nn.ModuleList, Tensor]]:
     """Give every sequence of blocks with what its last block puts out, as float64 in eval mode."""
-    copied = detached_copy(model).cpu().double().eval()
+    copied = lazy_copy(model).cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
     args, kwargs = zero_inputs(inputs, batch=BATCH)
 

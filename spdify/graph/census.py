@@ -24,7 +24,7 @@ from spdify.graph.operations import Operation
 from spdify.graph.owners import OwnerStack
 from spdify.graph.shrinking import WATCHED, ShrinkingBook
 from spdify.graph.slices import FoundSlice, SliceBook, Steps
-from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, zero_inputs
+from spdify.graph.structure import NEEDS_DATA, fake_copy, fake_inputs, lazy_copy, zero_inputs
 from spdify.graph.windows import geometry_of, per_axis
 from spdify.records import Call
 
@@ -239,7 +239,7 @@ def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fak
             args, kwargs = fake_inputs(inputs, fake_mode, batch=batch)
             stack.enter_context(fake_mode)
         else:
-            copied = detached_copy(model).cpu()
+            copied = lazy_copy(model).cpu()
             args, kwargs = zero_inputs(inputs, batch=batch)
         copied.train(mode == "train")
         owners = OwnerStack(copied)

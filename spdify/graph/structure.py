@@ -90,6 +90,26 @@ def detached_copy(model: nn.Module) -> nn.Module:
     return copy_with(model, torch.Tensor.clone)
 
 
+def lazy_copy(model: nn.Module) -> nn.Module:
+    """Copy a model with its weights, each of which takes memory of its own only when one of both is written to.
+
+    On other devices than the CPU, and where memory is not PyTorch's own, tensors are copied at once.
+
+    Raises:
+        TraceError: The model holds something that cannot be copied.
+    """
+    return copy_with(model, _copied_on_write)
+
+
+def _copied_on_write(tensor: Tensor) -> Tensor:
+    if not tensor.is_cpu:
+        return tensor.clone()
+    try:
+        return torch._lazy_clone(tensor)  # noqa: SLF001 - the one way to PyTorch's copy-on-write storage
+    except RuntimeError:  # memory that PyTorch has not allocated: a mapped file's, numpy's, other processes'
+        return tensor.clone()
+
+
 def sharing_copy(model: nn.Module) -> nn.Module:
     """Copy a model whose tensors stay those of the original: what is done to the copy's attributes stays there.
 

@@ -24,7 +24,7 @@ from spdify.graph.adapters import module_geometry, module_operator
 from spdify.graph.module_calls import SeenCall, record_calls
 from spdify.graph.operations import Operation
 from spdify.graph.slices import FoundSlice, SliceBook, Steps, steps_of_index
-from spdify.graph.structure import NEEDS_DATA, detached_copy, fake_copy, fake_inputs, sharing_copy, zero_inputs
+from spdify.graph.structure import NEEDS_DATA, fake_copy, fake_inputs, lazy_copy, sharing_copy, zero_inputs
 from spdify.graph.tracer import BLOCKS_PACKAGE, Entry, SiteTracer
 from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry
 from spdify.records import Call
@@ -314,7 +314,7 @@ def _fake(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:
 
 
 def _real(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:
-    return detached_copy(model).cpu(), zero_inputs(inputs, batch=batch), nullcontext()
+    return lazy_copy(model).cpu(), zero_inputs(inputs, batch=batch), nullcontext()
 
 
 def _trace_copy(make: Callable[[], _Runnable], mode: Mode) -> Trace:

@@ -35,7 +35,8 @@ class Conversion:
         source: Where the original came from.
         seed: Of all random numbers in the proofs.
         command: Command line that asked for it, if one did.
-        original: The model before.
+        original: The model before. At proof level `site`, both share the memory of what is the same in both, until one
+            is written to (copy on write): neither ever sees what is done to the other.
         earlier_plans: Plans that led from the source to the original.
         trainings: What the original was trained on since it was built.
         calibrations: How it was calibrated since.

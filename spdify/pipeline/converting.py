@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from spdify.budgeting import BudgetSettings
 from spdify.budgeting.planning import PREFER
-from spdify.engine import apply
+from spdify.engine import apply, apply_lazily
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
@@ -161,8 +161,10 @@ def convert_opened(
     )
     _require_work(opened, plan, strict=settings.strict)
     progress(f"rewriting {len(plan.applied)} sites")
-    converted = apply(opened.model, plan).eval()
     level = choose_level(settings.proof, measure(opened.model, before.census))
+    # Where float64 copies would not fit, one more of float32 may not either.
+    convert_copy = apply if level == "model" else apply_lazily
+    converted = convert_copy(opened.model, plan).eval()
     progress(f"proving (level {level})")
     result = prove(opened.model, converted, plan, before, _proof_inputs(opened, seed), level=level, seed=seed)
     _require_proof(opened, result.checks)

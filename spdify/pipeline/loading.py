@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spdify.bundle import read_record, read_weights
 from spdify.engine import check_fingerprint, rebuild
 from spdify.errors import BundleError, PlanError, SpdifyError
-from spdify.sources import build_structure, fold_branches
+from spdify.sources import assign_state, build_structure, fold_branches
 
 if TYPE_CHECKING:
     import torch
@@ -106,27 +105,11 @@ def load_state(network: nn.Module, state: dict[str, Tensor], *, where: str) -> N
     Raises:
         BundleError: Names or shapes do not fit.
     """
-    ties = _ties(network)
-    # Some modules ask for the version of the state dict that they read (torchvision's MNASNet).
-    versioned = OrderedDict(state)
-    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # noqa: SLF001 - as torch does it
     try:
-        network.load_state_dict(versioned, assign=True)
+        assign_state(network, state)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise BundleError(
             f"cannot load the weights of {where}: {' '.join(line.strip() for line in lines[1:4])}",
             hint="The bundle is damaged, or its weights are those of another network.",
         ) from error
-    for (first, name), *others in ties:
-        for module, other in others:
-            module.register_parameter(other, getattr(first, name))
-
-
-def _ties(network: nn.Module) -> list[list[tuple[nn.Module, str]]]:
-    """List the places of each parameter that has several: assigning gives each place a tensor of its own."""
-    places: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            places.setdefault(id(parameter), []).append((module, name))
-    return [where for where in places.values() if len(where) > 1]

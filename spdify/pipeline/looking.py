@@ -10,7 +10,7 @@ from torch import nn
 from spdify.budgeting import BudgetSettings
 from spdify.budgeting.planning import PREFER
 from spdify.bundle import is_bundle, read_report
-from spdify.engine import apply
+from spdify.engine import apply_lazily
 from spdify.errors import UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
@@ -129,6 +129,6 @@ def _against_conversion(
 ) -> Report:
     before = survey(opened.model, opened.inputs)
     plan = plan_opened(opened, before, rules, overrides, budget)
-    converted = apply(opened.model, plan)
+    converted = apply_lazily(opened.model, plan)
     after = take_census(converted, opened.inputs, mode="eval")
     return make_report(opened.source.name, opened.model, before.census, converted, after, plan)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spdify.engine import apply
+from spdify.engine import apply_lazily
 from spdify.engine.scaling import check_factor, plan_depth, plan_width
 from spdify.graph import survey
-from spdify.graph.structure import detached_copy
+from spdify.graph.structure import lazy_copy
 from spdify.records import Check
 from spdify.verification import failed
 from spdify.verification.carried_proof import prove_carried
@@ -73,7 +73,9 @@ def scale(  # noqa: PLR0913 - two factors, and how to run the model
         model, inputs = scaled.opened.model, scaled.opened.inputs
         found = step(model, inputs)
         checks = _prove(model, found, make_inputs, seed) if whole else _unproved(found)
-        after = replace(scaled.opened, model=apply(model, found.plan).eval(), plans=(*scaled.opened.plans, found.plan))
+        after = replace(
+            scaled.opened, model=apply_lazily(model, found.plan).eval(), plans=(*scaled.opened.plans, found.plan)
+        )
         scaled = Scaled(after, (*scaled.checks, *checks), (*scaled.words, _words(found, checks)))
     return scaled
 
@@ -92,7 +94,9 @@ def _distance(model: nn.Module, found: Scaling, make_inputs: MakeInputs) -> Chec
     """Say how far the scaled model is from the one before, with the weights as they are."""
     args, kwargs = make_inputs(torch.float64)
     with torch.no_grad():
-        both = [one.cpu().double().eval()(*args, **kwargs) for one in (detached_copy(model), apply(model, found.plan))]
+        both = [
+            one.cpu().double().eval()(*args, **kwargs) for one in (lazy_copy(model), apply_lazily(model, found.plan))
+        ]
     return Check(name="whole model, eval", outcome="measured", value=relative_error(*both), detail="not exact")
 
 

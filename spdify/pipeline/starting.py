@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from spdify.bundle import is_bundle, read_record, read_report, staged_folder, write_bundle
-from spdify.engine import apply, plan_classifier
+from spdify.engine import apply_lazily, plan_classifier
 from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
@@ -178,7 +178,7 @@ def _with_classifier(opened: Opened, classes: int, seed: int) -> tuple[Opened, t
     plan = plan_classifier(opened.model, opened.inputs, classes, seed=seed)
     if plan is None:
         return opened, ()
-    changed = replace(opened, model=apply(opened.model, plan).eval(), plans=(*opened.plans, plan))
+    changed = replace(opened, model=apply_lazily(opened.model, plan).eval(), plans=(*opened.plans, plan))
     return changed, (_words(plan),)
 
 

@@ -9,7 +9,7 @@ from spdify.sources.options import BuildArguments, BuildOptions, KwargValue, par
 from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import build_structure
-from spdify.sources.weights import load_weights
+from spdify.sources.weights import assign_state, load_weights
 
 __all__ = [
     "BuildArguments",
@@ -17,6 +17,7 @@ __all__ = [
     "KwargValue",
     "LoadedModel",
     "ParsedSpec",
+    "assign_state",
     "build",
     "build_structure",
     "describe_inputs",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spdify.errors import SourceError
 from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import build_code
 from spdify.sources.options import BuildOptions
 from spdify.sources.quantized import require_floats
 from spdify.sources.reparameterizing import fold_branches_of
 from spdify.sources.spec import ParsedSpec, parse_spec
-from spdify.sources.structure import check_rebuilds
+from spdify.sources.structure import check_rebuilds, has_unsaved_tensors, hollow_out, is_hollow, on_meta
 from spdify.sources.timm_source import build_timm
 from spdify.sources.torchvision_source import build_torchvision
-from spdify.sources.weights import load_weights
+from spdify.sources.weights import assign_weights, fits, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,14 +52,44 @@ def build(spec: str, options: BuildOptions | None = None) -> LoadedModel:
     """
     options = options or BuildOptions()
     parsed = parse_spec(spec)
+    loaded = _build(parsed, options) if options.checkpoint is None else _build_for(options.checkpoint, parsed, options)
+    if options.reparameterize:
+        reparameterize(loaded)
+    return loaded
+
+
+def _build(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
+    """Build a model with the weights that its constructor gives."""
     loaded = _BUILDERS[parsed.kind](parsed, options)
     require_floats(loaded.model, loaded.source.spec)
     if _may_rebuild_otherwise(parsed, options):
         check_rebuilds(loaded.model, loaded.source)
-    if options.checkpoint is not None:
-        _load_checkpoint(loaded, options.checkpoint)
-    if options.reparameterize:
-        reparameterize(loaded)
+    return loaded
+
+
+def _build_for(checkpoint: str | Path, parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
+    """Build a model and give it a checkpoint's weights; where they fit, it never has others in memory beside them."""
+    loaded, where = _build_hollow(parsed, options), f"the checkpoint {checkpoint}"
+    state = load_checkpoint_file(checkpoint)
+    if is_hollow(loaded.model) and fits(loaded.model, state):
+        assign_weights(loaded.model, state, where=where)
+    else:  # what translates names may look at weights
+        loaded = _build(parsed, options) if is_hollow(loaded.model) else loaded
+        load_weights(loaded.model, state, where=where)
+    loaded.source = loaded.source.model_copy(update={"weights": Path(checkpoint).name})
+    return loaded
+
+
+def _build_hollow(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
+    """Build a model, its state dict on the meta device where that is safe."""
+    if parsed.kind not in {"timm", "torchvision"}:  # own code may hold its tensors anywhere
+        return _build(parsed, options)
+    with suppress(SourceError), on_meta():  # the attempt on the CPU tells whether it was the device
+        loaded = _build(parsed, options)
+        if not has_unsaved_tensors(loaded.model):
+            return loaded
+    loaded = _build(parsed, options)
+    hollow_out(loaded.model)
     return loaded
 
 
@@ -75,8 +107,3 @@ def reparameterize(loaded: LoadedModel) -> None:
 def _may_rebuild_otherwise(parsed: ParsedSpec, options: BuildOptions) -> bool:
     """Whether something besides the recorded arguments has shaped the model."""
     return parsed.kind in {"hf-hub", "local-dir"} or (parsed.kind == "torchvision" and options.pretrained)
-
-
-def _load_checkpoint(loaded: LoadedModel, path: str | Path) -> None:
-    load_weights(loaded.model, load_checkpoint_file(path), where=f"the checkpoint {path}")
-    loaded.source = loaded.source.model_copy(update={"weights": Path(path).name})

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from timm.models import clean_state_dict
 from torch import Tensor
 
@@ -26,6 +25,7 @@ _PICKLE = b"\x80"
 _LFS = b"version https://git-lfs"
 _SAFETENSORS_JSON_AT = 8
 _HEAD_BYTES = 64
+_MAPPED_BYTES = 64 * 2**20
 
 _RESAVE = (
     "Where you trust the file, load it yourself and save the bare weights: "
@@ -43,7 +43,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
         path: A safetensors file, or one written with `torch.save`.
 
     Returns:
-        Tensors by name, on the CPU.
+        Tensors by name, on the CPU, each in memory of its own that is no file's.
 
     Raises:
         CheckpointError: There is no such file, it is damaged, it holds no weights, or reading it would run code.
@@ -62,7 +62,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
             f"it begins with {head[:16]!r}.",
             hint="The download may have brought something else, or other formats must be converted first.",
         )
-    return _bare_weights(path, _read_torch(path))
+    return _apart(_bare_weights(path, _read_torch(path)))
 
 
 def _head(path: Path) -> bytes:
@@ -96,12 +96,34 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path, device="cpu")
+        return _read_mapped(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"Cannot read the checkpoint {path}: it is damaged, or no safetensors file ({error}).",
             hint="The download or copy may have been cut short: get the file again.",
         ) from error
+
+
+def _read_mapped(path: Path) -> dict[str, Tensor]:
+    """Copy the tensors out of a file that is mapped anew again and again: what was read of a map counts as memory."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        waiting = list(file.keys())[::-1]
+    state: dict[str, Tensor] = {}
+    while waiting:
+        read = 0
+        with safe_open(path, framework="pt", device="cpu") as file:
+            while waiting and read < _MAPPED_BYTES:
+                name = waiting.pop()
+                state[name] = file.get_tensor(name).clone()
+                read += state[name].nbytes
+    return state
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Part, in place, tensors that share memory or lie in a larger one."""
+    for name, tensor in state.items():
+        state[name] = tensor.detach().clone()
+    return state
 
 
 def _read_torch(path: Path) -> object:

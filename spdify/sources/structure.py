@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from spdify.errors import SourceError, UsageError
 from spdify.sources.comparing import first_difference
@@ -13,13 +15,17 @@ from spdify.sources.options import RESERVED_KWARGS
 from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.timm_source import timm_structure
 from spdify.sources.torchvision_source import torchvision_structure
+from spdify.sources.weights import own_tensors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable, Iterator
 
     from spdify.records import Source
 
 Device: TypeAlias = Literal["meta", "cpu"]
+
+#: What puts random numbers into a tensor, as far as torch asks a mode about it.
+_DRAWING = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
 
 def build_structure(source: Source, *, device: Device) -> nn.Module:
@@ -80,20 +86,70 @@ def _construct(source: Source) -> nn.Module:
 
 def _on_meta(source: Source) -> nn.Module | None:
     try:
-        with torch.device("meta"):
+        with on_meta():
             model = _construct(source)
     except UsageError:
         raise
     except SourceError:
         # The attempt on the CPU tells whether it was the device or the arguments.
         return None
-    return None if _has_unsaved_tensors(model) else model
+    return None if has_unsaved_tensors(model) else model
 
 
-def _has_unsaved_tensors(model: nn.Module) -> bool:
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Have models built on the meta device, and no numbers drawn: PyTorch takes milliseconds for each tensor there."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors on the meta device as they are where random numbers would be put into them."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401 - as torch calls it
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Call a function, unless it is one of those."""
+        kwargs = kwargs or {}
+        if func in _DRAWING and (tensor := args[0] if args else kwargs["tensor"]).is_meta:
+            return tensor
+        return func(*args, **kwargs)
+
+
+def has_unsaved_tensors(model: nn.Module) -> bool:
+    """Whether a model has tensors that no state dict holds."""
     saved = model.state_dict(keep_vars=True)
-    if any(name not in saved for name, _ in model.named_buffers()):
-        return True
+    return any(name not in saved for name, _ in model.named_buffers()) or _has_plain_tensors(model)
+
+
+def hollow_out(model: nn.Module) -> None:
+    """Move all that a model's state dict holds to the meta device, in place, unless attributes may hold it, too."""
+    if _has_plain_tensors(model):
+        return
+    saved = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    moved: dict[int, Tensor] = {}  # by what was there: tied parameters stay tied
+    for module in model.modules():
+        for name, tensor in own_tensors(module):
+            if id(tensor) in saved:
+                setattr(module, name, moved.setdefault(id(tensor), _hollow(tensor)))
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    """Give a tensor like another on the meta device, a parameter for a parameter."""
+    empty = tensor.detach().to("meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def is_hollow(model: nn.Module) -> bool:
+    """Whether what a model's state dict holds is on the meta device."""
+    return any(isinstance(value, Tensor) and value.is_meta for value in model.state_dict().values())
+
+
+def _has_plain_tensors(model: nn.Module) -> bool:
     return any(_holds_tensor(value) for module in model.modules() for value in _plain_attributes(module))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from spdify.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -53,6 +54,61 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -
         if misfit.size and _load_filtered(model, state):
             return
         raise CheckpointError(_message(model, misfit, where, error), hint=_hint(misfit)) from error
+
+
+def fits(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has a model's names and shapes as they are."""
+    return not _compare(model, state).size
+
+
+def assign_weights(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+    """Have a state dict that fits become the weights of a model, in the model's dtypes; nothing is copied.
+
+    Args:
+        model: Changed in place; it may be on the meta device.
+        state: Used up.
+        where: What the weights come from, for the message.
+
+    Raises:
+        CheckpointError: The model refuses them.
+    """
+    for name, tensor in model.state_dict().items():
+        state[name] = state[name].to(tensor.dtype).contiguous()
+    try:
+        assign_state(model, state)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"Cannot load {where} into {type(model).__name__}: {error}") from error
+
+
+def assign_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put the tensors of a complete state dict themselves into a model; what was shared stays shared.
+
+    Raises:
+        RuntimeError: Names or shapes do not fit.
+    """
+    ties = _ties(model)
+    # Some modules ask for the version of the state dict that they read (torchvision's MNASNet).
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # noqa: SLF001 - as torch does it
+    model.load_state_dict(versioned, assign=True)
+    for *others, (last, name) in ties:  # copying would end with the last one's values everywhere
+        for module, other in others:
+            setattr(module, other, getattr(last, name))
+
+
+def _ties(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """List the places of each tensor that has several: assigning gives each place a tensor of its own."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, tensor in own_tensors(module):
+            places.setdefault(id(tensor), []).append((module, name))
+    return [where for where in places.values() if len(where) > 1]
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Give a module's own parameters and buffers by name, also those that have another name before."""
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
 def _load_filtered(model: nn.Module, state: Mapping[str, Tensor]) -> bool:

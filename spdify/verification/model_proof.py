@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from spdify.engine import apply
+from spdify.engine import apply_lazily
 from spdify.engine.carrying import after_changes, before_changes
-from spdify.graph.structure import detached_copy
+from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
 from spdify.verification.carried_proof import without_dropout
 from spdify.verification.compare import carries_signal, relative_error, tensors_of
@@ -71,7 +71,7 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
         eval_only: Why the original does not run in train mode; empty where it does.
         exact: The plan without its approximate sites, where there are some and channels change.
     """
-    source = detached_copy(model).cpu().double()
+    source = lazy_copy(model).cpu().double()
     switched_off = without_dropout(source, plan)
     randomise(source, seed=seed)
     # What the caller has frozen is proved like the rest, and the loss below needs something to differentiate.
@@ -86,10 +86,13 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
         # Their channels run into those of exact ones, or into modules that only one of both models would have.
         proved, remark = exact, "approximate sites are left out"
     elif approximate.applied:
-        reference, remark = apply(source, approximate).double(), "approximate sites are put into the original as well"
+        reference, remark = (
+            apply_lazily(source, approximate).double(),
+            "approximate sites are put into the original as well",
+        )
     if switched_off:
         remark = "; ".join(filter(None, (remark, f"without dropout at {', '.join(switched_off)}")))
-    trial = Trial(reference, apply(source, proved).double(), make_inputs(torch.float64), seed)
+    trial = Trial(reference, apply_lazily(source, proved).double(), make_inputs(torch.float64), seed)
     compare = _Comparison(trial, proved, remark)
     checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
     checks.append(compare.statistics())
@@ -106,7 +109,7 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
     if plan.applied and len(approximate.applied) == len(plan.applied):
         checks = [_nothing_exact(check) for check in checks]
     if proved is not plan:
-        trial = replace(trial, converted=apply(reference, plan).double())
+        trial = replace(trial, converted=apply_lazily(reference, plan).double())
     if approximate.applied:
         checks.append(_distance(source, trial))
     return ModelProof(tuple(checks), dict(trial.converted.state_dict()), dict(reference.state_dict()))

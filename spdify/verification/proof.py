@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spdify.engine.channels import exact_part
 from spdify.errors import CheckFailedError, TraceError
 from spdify.graph.sites import Survey, survey
-from spdify.graph.structure import detached_copy
+from spdify.graph.structure import lazy_copy
 from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.carried_proof import prove_carried
@@ -179,7 +179,7 @@ def _compare_inside(
     model: nn.Module, converted: nn.Module, plan: Plan, dtype: torch.dtype, make_inputs: MakeInputs
 ) -> Agreement | None:
     """Compare inside where something is chosen; None where that is of no use."""
-    models = [detached_copy(one).cpu().eval() for one in (model, converted)]
+    models = [lazy_copy(one).cpu().eval() for one in (model, converted)]
     args, kwargs = make_inputs(dtype)
 
     def run(one: nn.Module) -> Any:  # noqa: ANN401 - what models give
@@ -204,7 +204,7 @@ def _judge_inside(name: str, inside: Agreement, tolerance: float) -> Check:
 
 def _run_copy(model: nn.Module, dtype: torch.dtype, make_inputs: MakeInputs) -> Any:  # noqa: ANN401 - what models give
     """Run a copy in eval mode: running a model may fill its caches, and call its owner's hooks."""
-    copied = detached_copy(model).cpu().eval()
+    copied = lazy_copy(model).cpu().eval()
     if dtype == torch.float64:
         copied.double()
     args, kwargs = make_inputs(dtype)

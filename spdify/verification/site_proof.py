@@ -8,7 +8,6 @@ misplaced tap is off by 1e-3 or more.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,13 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 from spdify.engine import make_rewrite
 from spdify.engine.carrying import old_channels
 from spdify.graph.edits import CalledExpression
+from spdify.graph.structure import lazy_copy
 from spdify.records import Check
 from spdify.verification.compare import relative_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spdify.records import Decision, Geometry, Layout, Plan, Site
 
 SITE_TOLERANCE = 1e-10
@@ -42,17 +44,16 @@ def prove_sites(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ...]
         One check per applied site, `site <path>`; `measured` where the claim is not exact.
     """
     known: dict[str, float] = {}
-    checks = []
-    for decision in plan.applied:
-        if _starts_anew(decision):
-            detail = "reinitialised: another function on purpose"
-            checks.append(Check(name=f"site {decision.site.name}", outcome="not run", detail=detail))
-            continue
+    # The largest first: what small ones leave of the heap is in pieces that no large one can use.
+    for decision in sorted(plan.applied, key=lambda d: -_size(model.get_submodule(d.site.path))):
         key = what_is_proved(decision)
-        if key not in known:
+        if key not in known and not _starts_anew(decision):
             known[key] = site_error(original_of(model, decision), decision, seed=seed)
-        checks.append(_check(decision, known[key]))
-    return tuple(checks)
+    return tuple(_check(decision, known.get(what_is_proved(decision))) for decision in plan.applied)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _starts_anew(decision: Decision) -> bool:
@@ -67,8 +68,10 @@ def what_is_proved(decision: Decision) -> str:
     return f"{decision.rewrite} {decision.params} {window} {call}"
 
 
-def _check(decision: Decision, error: float) -> Check:
+def _check(decision: Decision, error: float | None) -> Check:
     name = f"site {decision.site.name}"
+    if error is None:
+        return Check(name=name, outcome="not run", detail="reinitialised: another function on purpose")
     if decision.claim is None or decision.claim.value != "exact":
         return Check(name=name, outcome="measured", value=error, detail="not claimed to be exact")
     passed = error <= SITE_TOLERANCE
@@ -101,19 +104,34 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
         return math.inf  # its weights are not made from the old ones
     generator = torch.Generator().manual_seed(seed)
     rewrite = make_rewrite(decision.rewrite, decision.params, where=decision.site.name)
-    old_module = copy.deepcopy(module).cpu().double()
-    block = rewrite.build(decision.site).double()
+    old_module = _without_parameters(module).double()
+    with torch.device("meta"):  # the weight map gives all that it needs
+        block = rewrite.build(decision.site)
     old = {
         name: torch.randn(p.shape, generator=generator, dtype=torch.float64).requires_grad_()
         for name, p in old_module.named_parameters()
     }
-    new = {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
+
+    def weights() -> dict[str, Tensor]:
+        return {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
+
     worst = 0.0
     for size in trial_sizes(decision.site.geometry):
         for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
             inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
-            worst = max(worst, _trial(decision.leaves, old_module, old, block, new, inputs, generator))
+            worst = max(worst, _trial(decision.leaves, old_module, old, block, weights, inputs, generator))
     return worst
+
+
+def _without_parameters(module: nn.Module) -> nn.Module:
+    """Copy a module whose parameters take no memory: `functional_call` puts others in their place."""
+    copied = lazy_copy(module).cpu()
+    moved: dict[int, nn.Parameter] = {}  # tied parameters stay tied
+    for part in copied.modules():
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            empty = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+            part.register_parameter(name, moved.setdefault(id(parameter), empty))
+    return copied
 
 
 def original_of(model: nn.Module, decision: Decision) -> nn.Module:
@@ -174,7 +192,7 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     module: nn.Module,
     old: dict[str, Tensor],
     block: nn.Module,
-    new: dict[str, Tensor],
+    weights: Callable[[], dict[str, Tensor]],
     inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
@@ -183,14 +201,14 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     Where more channels leave the block, the old ones among them are compared.
     """
     expected = functional_call(module, old, tuple(inputs))
-    actual = functional_call(block, new, tuple(inputs))
+    actual = functional_call(block, weights(), tuple(inputs))
     if leaves is not None and actual.shape[1] == leaves.new:
         actual = old_channels(actual, leaves)
     if expected.shape != actual.shape:
         return math.inf
     cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    error = relative_error(expected, actual)
+    gradients = torch.autograd.grad(actual, [*inputs, *old.values()], cotangent)
+    del actual  # and with it the new weights: of a large site's, few sets are held at once
     wanted = torch.autograd.grad(expected, [*inputs, *old.values()], cotangent)
-    gradients = torch.autograd.grad(actual, [*inputs, *old.values()], cotangent, retain_graph=True)
-    return max(
-        relative_error(expected, actual), *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True))
-    )
+    return max(error, *(relative_error(a, b) for a, b in zip(wanted, gradients, strict=True)))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import spdify
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from spdify import Conversion
 
+PYTORCH = {"format": "pt"}
 FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "README.md"}
 
 
@@ -93,3 +95,31 @@ def test_config_has_the_keys_of_timm() -> None:
         expected = cfg[key]
         assert config["pretrained_cfg"][key] == (list(expected) if isinstance(expected, tuple) else expected)
     json.dumps(config)
+
+
+DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "int64", "int32", "int16",
+    "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+)  # fmt: skip
+
+
+def test_the_file_is_the_one_that_safetensors_would_write(tmp_path: Path) -> None:
+    state = {name: (torch.arange(6).reshape(2, 3) % 2).to(getattr(torch, name)) for name in DTYPES}
+    state |= {"transposed": torch.randn(3, 4).t(), "scalar": torch.tensor(2.0), "none": torch.empty(0, 2)}
+    state |= {"last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), "part": torch.randn(8)[2:5]}
+    write_weights(tmp_path / "ours", state)
+    save_file({name: t.contiguous().clone() for name, t in state.items()}, tmp_path / "theirs", metadata=PYTORCH)
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_writing_copies_nothing(tmp_path: Path) -> None:
+    weight = torch.randn(4, 4)
+    copied = torch._lazy_clone(weight)
+    write_weights(tmp_path / "model.safetensors", {"copied": copied})
+    assert weight.const_data_ptr() == copied.const_data_ptr()
+    assert torch.equal(read_weights(tmp_path)["copied"], weight)
+
+
+def test_a_dtype_that_the_format_lacks_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SafetensorError, match="complex128"):
+        write_weights(tmp_path / "model.safetensors", {"a": torch.zeros(2, dtype=torch.complex128)})

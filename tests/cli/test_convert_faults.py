@@ -21,6 +21,7 @@ from spdify.sources import BuildOptions, build
 if TYPE_CHECKING:
     from tests.cli.conftest import Spdify
 
+WRITING = "spdify.bundle.writing.serialize_file"
 NET = ("net.py:build", "--input-size", "3,16,16", "--no-onnx")
 
 
@@ -175,8 +176,11 @@ def test_output_folder_refused_by_the_system(spdify: Spdify, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("target", "fault"),
     [
-        ("spdify.bundle.writing.save_file", OSError(errno.ENOSPC, "No space left on device")),
-        ("spdify.bundle.writing.save_file", SafetensorError("Error: I/O error: No space left on device (os error 28)")),
+        (WRITING, OSError(errno.ENOSPC, "No space left on device")),
+        (
+            WRITING,
+            SafetensorError("Error: I/O error: No space left on device (os error 28)"),
+        ),
         ("pathlib.Path.write_text", OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
@@ -192,7 +196,7 @@ def test_old_bundle_stays_when_the_new_one_fails(spdify: Spdify, bundle: Path, m
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("spdify.bundle.writing.save_file", fail)
+    monkeypatch.setattr(WRITING, fail)
     fails(spdify, *NET, "-o", str(bundle), "--overwrite", told=["no space left"])
 
 
@@ -200,7 +204,7 @@ def test_interrupt_while_writing(spdify: Spdify, monkeypatch: pytest.MonkeyPatch
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spdify.bundle.writing.save_file", interrupt)
+    monkeypatch.setattr(WRITING, interrupt)
     fails(spdify, *NET, "-o", "deep/out", told=["interrupted; nothing was left half-written"], code=130)
 
 

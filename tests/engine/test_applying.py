@@ -20,7 +20,7 @@ from spdify.blocks import (
     SPDStdConv,
     SPDStdPointwiseConv,
 )
-from spdify.engine import apply, map_weights, rebuild
+from spdify.engine import apply, apply_lazily, map_weights, rebuild
 from spdify.errors import PlanError, RulebookError
 from spdify.graph import fingerprint
 from spdify.records import Plan
@@ -358,3 +358,23 @@ def test_a_plan_with_constants_goes_through_json(plan_for: Callable[..., Plan]) 
     model = Adapted()
     plan = plan_for(model, 1, 3, 33, 35)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_apply_copies_and_apply_lazily_does_when_one_is_written_to(
+    plan_for: Callable[..., Plan], net: nn.Module
+) -> None:
+    plan = plan_for(net, *SHAPE)
+    own = {name: t.const_data_ptr() for name, t in net.state_dict().items() if t.numel()}
+    converted = apply_lazily(net, plan)
+    copied, lazy = apply(net, plan).state_dict(), converted.state_dict()
+    assert not {t.const_data_ptr() for t in copied.values()} & set(own.values())
+    shared = {name for name, t in lazy.items() if t.const_data_ptr() == own.get(name)}
+    sites = tuple(f"{path}." for d in plan.applied for path in d.site.block_paths)
+    assert shared == {name for name in own if not name.startswith(sites)}
+    assert all(torch.equal(lazy[name], t) for name, t in copied.items())
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(converted.parameters(), lr=1.0)
+    converted.train()(torch.randn(2, *SHAPE[1:], dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+    assert any(not torch.equal(converted.state_dict()[name], before[name]) for name in shared)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spdify.errors import TraceError
 from spdify.graph import fake_copy, fingerprint, survey
-from spdify.graph.structure import detached_copy
+from spdify.graph.structure import detached_copy, lazy_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,3 +103,53 @@ def test_a_model_on_the_meta_device_is_surveyed(inputs_of: Callable[..., Inputs]
     with torch.device("meta"):
         model = network()
     assert [site.path for site in survey(model, inputs_of(3, 16, 16)).sites] == ["0", "2"]
+
+
+def test_a_lazy_copy_takes_memory_only_when_one_of_both_is_written_to() -> None:
+    model = network()
+    first, norm = model[0], model[1]
+    copied = lazy_copy(model)
+    assert all(a.const_data_ptr() == b.const_data_ptr() for a, b in zip(both(model), both(copied), strict=True))
+    before = first.weight.detach().clone()
+    with torch.no_grad():
+        copied[0].weight.add_(1)
+        norm.running_mean.fill_(7)
+    assert torch.equal(first.weight, before)
+    assert torch.equal(copied[0].weight, before + 1)
+    assert torch.equal(copied[1].running_mean, torch.zeros(4))
+    assert first.bias.const_data_ptr() == copied[0].bias.const_data_ptr()
+
+
+def test_a_lazy_copy_of_memory_that_is_not_pytorch_s_is_apart() -> None:
+    held = np.ones((2, 2), dtype=np.float32)
+    model = nn.Linear(2, 2, bias=False)
+    model.weight = nn.Parameter(torch.from_numpy(held))
+    copied = lazy_copy(model)
+    held[:] = 3
+    assert model.weight.sum() == 12
+    assert copied.weight.sum() == 4
+
+
+def test_a_lazy_copy_leaves_the_original_where_it_was() -> None:
+    model = nn.Linear(2, 2)
+    seen = model.weight.detach().numpy()
+    copied = lazy_copy(model)
+    del copied
+    with torch.no_grad():
+        model.weight.fill_(5)
+    assert (seen == 5).all()
+
+
+@pytest.mark.parametrize("copy", [detached_copy, lazy_copy])
+def test_copies_keep_sharing_and_freezing(copy: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    model["b"].weight = model["a"].weight
+    model["a"].bias.requires_grad_(False)
+    copied = copy(model)
+    assert copied["a"].weight is copied["b"].weight
+    assert copied["a"].weight is not model["a"].weight
+    assert [p.requires_grad for p in copied.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+def both(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -227,3 +227,20 @@ def test_zero_gradients_are_said_and_no_fault() -> None:
     (check,) = [c for c in conversion.checks if c.name == "gradients"]
     assert check.outcome == "not run"
     assert "the gradient is zero for 1" in check.detail
+
+
+@pytest.mark.parametrize(("proof", "shares"), [("site", True), ("model", False)])
+def test_a_large_model_shares_its_weights_until_one_is_trained(
+    plain: Plain, tmp_path: Path, proof: str, *, shares: bool
+) -> None:
+    conversion = spdify.convert(plain, example_input=X, proof=proof)
+    conversion.save(tmp_path / "out", onnx=False)
+    one, other = conversion.original.norm.weight, conversion.model.norm.weight
+    assert (one.const_data_ptr() == other.const_data_ptr()) is shares
+    assert plain.norm.weight.const_data_ptr() != one.const_data_ptr()
+    before = copy.deepcopy(conversion.original.state_dict())
+    conversion.model.train()(torch.cat([X, X])).sum().backward()
+    torch.optim.SGD(conversion.model.parameters(), lr=1.0).step()
+    assert all(torch.equal(t, before[name]) for name, t in conversion.original.state_dict().items())
+    assert not torch.equal(conversion.model.norm.bias, before["norm.bias"])
+    assert torch.equal(spdify.load(tmp_path / "out", model=plain).norm.bias, before["norm.bias"])

@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(tmp_path: Path, mon
 def test_a_full_disk_leaves_the_epoch_before(
     tmp_path: Path, whole: tuple[Path, TrainingResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = bundle_writing.save_file, []
+    real, calls = bundle_writing.serialize_file, []
 
     def full(*args: object, **kwargs: object) -> None:
         calls.append(1)
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_the_epoch_before(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bundle_writing, "save_file", full)
+    monkeypatch.setattr(bundle_writing, "serialize_file", full)
     with pytest.raises(BundleError, match="no space left"):
         train(tmp_path / "run", model=seeded())
     assert read_record(tmp_path / "run" / "last").trainings[0].epoch == 1

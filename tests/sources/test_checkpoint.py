@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from spdify.errors import CheckpointError
-from spdify.sources import load_checkpoint_file
+from spdify.sources import checkpoint, load_checkpoint_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,3 +159,27 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="got a folder") as caught:
         load_checkpoint_file(tmp_path)
     assert "model.safetensors" in caught.value.hint
+
+
+def test_a_file_is_mapped_anew_and_the_tensors_are_nobody_else_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_MAPPED_BYTES", 1)  # each tensor through a mapping of its own
+    save_file(WEIGHTS, tmp_path / "w.safetensors")
+
+    read = load_checkpoint_file(tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(bytes((tmp_path / "w.safetensors").stat().st_size))
+
+    assert same(read)
+
+
+def test_tensors_that_share_memory_in_a_file_are_parted(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    torch.save({"a": whole, "b": whole, "part": whole[:2], "trained": nn.Parameter(torch.ones(2))}, tmp_path / "w.pth")
+
+    read = load_checkpoint_file(tmp_path / "w.pth")
+    read["a"].zero_()
+
+    assert torch.equal(read["b"], whole)
+    assert read["part"].untyped_storage().nbytes() == 8
+    assert read["trained"].is_leaf

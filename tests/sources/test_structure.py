@@ -11,7 +11,7 @@ from spdify.errors import SourceError
 from spdify.records import Source
 from spdify.sources import build, build_structure
 from spdify.sources.comparing import first_difference
-from spdify.sources.structure import check_rebuilds
+from spdify.sources.structure import check_rebuilds, hollow_out, is_hollow, on_meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,3 +138,24 @@ def test_a_record_that_builds_something_else_is_refused() -> None:
     check_rebuilds(loaded.model, loaded.source)
     with pytest.raises(SourceError, match=r"the first difference is at fc"):
         check_rebuilds(loaded.model, wrong)
+
+
+def test_on_meta_nothing_is_drawn() -> None:
+    with on_meta():
+        layer = nn.Linear(3, 4)
+        real = torch.empty(8, device="cpu").normal_()
+        drawn = nn.init.normal_(torch.zeros(8, device="cpu"))
+    assert layer.weight.is_meta
+    assert real.std() > 0
+    assert drawn.std() > 0
+
+
+def test_what_a_state_dict_holds_is_hollowed_out_unless_attributes_hold_tensors() -> None:
+    buffer, attribute = Table("buffer"), Table("attribute")
+    buffer.tied = buffer.conv
+    hollow_out(buffer)
+    hollow_out(attribute)
+    assert is_hollow(buffer)
+    assert buffer.tied.weight is buffer.conv.weight
+    assert torch.equal(buffer.table, torch.arange(3.0))
+    assert not is_hollow(attribute)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 
 from spdify.errors import CheckpointError
 from spdify.sources import load_weights
+from spdify.sources.structure import hollow_out
+from spdify.sources.weights import assign_state, assign_weights
 
 
 def net(classes: int = 4, channels: int = 3) -> nn.Sequential:
@@ -99,3 +102,33 @@ def test_a_translation_that_fits_no_better_is_told_in_the_names_given() -> None:
 
     with pytest.raises(CheckpointError, match=r"unexpected: downsample_layers\.0\.0\.bias"):
         load_weights(model, original, where="x")
+
+
+def test_what_is_assigned_keeps_ties_dtypes_and_freezing() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2), "norm": nn.BatchNorm1d(2)})
+    model["b"].weight = model["a"].weight
+    model["a"].bias.requires_grad_(False)
+    state = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    state["b.weight"] = torch.full((2, 2), 3.0)
+    copied = copy.deepcopy(model)
+    load_weights(copied, state, where="x")
+
+    hollow_out(model)
+    assign_weights(model, state, where="x")
+
+    assert model["a"].weight is model["b"].weight
+    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in copied.parameters()]
+    for name, tensor in copied.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+        assert model.state_dict()[name].dtype == tensor.dtype
+
+
+def test_buffers_that_are_shared_stay_so() -> None:
+    model = nn.ModuleDict({"a": nn.Module(), "b": nn.Module()})
+    for module in model.values():
+        module.register_buffer("table", torch.ones(2))
+    model["b"].table = model["a"].table
+
+    assign_state(model, {"a.table": torch.zeros(2), "b.table": torch.zeros(2)})
+
+    assert model["a"].table is model["b"].table

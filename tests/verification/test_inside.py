@@ -93,7 +93,7 @@ def test_a_wrong_weight_is_caught(
 
     torch.manual_seed(0)
     conversion = convert(make())
-    monkeypatch.setattr(model_proof, "apply", broken)
+    monkeypatch.setattr(model_proof, "apply_lazily", broken)
     assert conversion.prove()["whole model, eval"].outcome == "failed"
 
 

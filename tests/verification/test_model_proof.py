@@ -94,14 +94,14 @@ def perturbed(size: float) -> Callable[[nn.Module, Plan], nn.Module]:
 def test_an_island_excuses_rounding_and_no_more(
     kind: type[nn.Module], size: float, outcome: str, convert: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_proof, "apply", perturbed(size))
+    monkeypatch.setattr(model_proof, "apply_lazily", perturbed(size))
     check = convert(kind()).prove()["whole model, eval"]
     assert check.outcome == outcome
     assert (check.tolerance == 1e-5) == (outcome == "passed")
 
 
 def test_without_an_island_the_same_error_fails(convert: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_proof, "apply", perturbed(1e-6))
+    monkeypatch.setattr(model_proof, "apply_lazily", perturbed(1e-6))
     assert convert(Returning(lambda x: x)).prove()["whole model, eval"].outcome == "failed"
 
 
@@ -126,7 +126,7 @@ def test_beside_an_approximate_site_a_wrong_exact_one_still_fails(
                 converted.get_submodule("branch.0").weight[0] += 0.1  # type: ignore[operator, union-attr, index]
         return converted
 
-    monkeypatch.setattr(model_proof, "apply", broken)
+    monkeypatch.setattr(model_proof, "apply_lazily", broken)
     assert convert(net, max_pool="conv").prove()["whole model, eval"].outcome == "failed"
 
 

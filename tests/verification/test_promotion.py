@@ -69,5 +69,5 @@ def test_a_wrong_weight_is_seen_there_too(convert: Callable, monkeypatch: pytest
             converted.get_submodule("conv").get_parameter("weight")[0, 0] += 1e-6
         return converted
 
-    monkeypatch.setattr(model_proof, "apply", broken)
+    monkeypatch.setattr(model_proof, "apply_lazily", broken)
     assert convert(Gridded()).prove()["whole model, eval"].outcome == "failed"

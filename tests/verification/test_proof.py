@@ -106,7 +106,7 @@ def one_tap(block: nn.Module) -> None:
 def test_one_wrong_tap_in_one_site_fails_in_both_modes(
     path: str, net: nn.Module, convert: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_proof, "apply", corrupting(path, one_tap))
+    monkeypatch.setattr(model_proof, "apply_lazily", corrupting(path, one_tap))
     assert failing(convert(net).prove()) == {"whole model, train", "whole model, eval", "statistics, train"}
 
 
@@ -121,7 +121,7 @@ def test_wrong_statistics_fail(net: nn.Module, convert: Callable, monkeypatch: p
     def swap(norm: nn.Module) -> None:
         norm.__class__ = Biased
 
-    monkeypatch.setattr(model_proof, "apply", corrupting("stem.1", swap))
+    monkeypatch.setattr(model_proof, "apply_lazily", corrupting("stem.1", swap))
     assert failing(convert(net).prove()) == {"statistics, train"}
 
 
@@ -172,7 +172,7 @@ def test_a_block_that_cannot_learn_fails(net: nn.Module, convert: Callable, monk
         converted.branch[0] = Detached(converted.branch[0])  # type: ignore[index, operator, union-attr]
         return converted
 
-    monkeypatch.setattr(model_proof, "apply", detached)
+    monkeypatch.setattr(model_proof, "apply_lazily", detached)
     checks = convert(net).prove()
     assert checks["gradients"].outcome == "failed"
     assert "branch.0" in checks["gradients"].detail
@@ -188,7 +188,7 @@ def test_a_weight_whose_gradient_is_zero_fails_where_the_original_learns(
         block.forward = lambda x: forward(x).detach() + 0 * block.weight.sum()
         return converted
 
-    monkeypatch.setattr(model_proof, "apply", stopped)
+    monkeypatch.setattr(model_proof, "apply_lazily", stopped)
     checks = convert(net).prove()
     assert checks["gradients"].outcome == "failed"
     assert "branch.0.weight" in checks["gradients"].detail

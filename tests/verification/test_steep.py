@@ -49,5 +49,5 @@ def test_rounding_that_the_original_shows_too_is_rounding(convert: Callable) -> 
 def test_a_wrong_weight_is_more_than_that(
     signal: float, size: float, convert: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_proof, "apply", perturbed(size))
+    monkeypatch.setattr(model_proof, "apply_lazily", perturbed(size))
     assert convert(Steep(signal)).prove()["whole model, train"].outcome == "failed"
