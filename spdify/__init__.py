@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spdify.benchmarking import tune
     from spdify.datasets import DataOptions
     from spdify.engine import apply, fuse, map_weights
     from spdify.errors import SpdifyError
@@ -45,6 +46,7 @@ _HOMES = {
     "map_weights": "spdify.engine",
     "report": "spdify.pipeline",
     "resume": "spdify.pipeline.finetuning",
+    "tune": "spdify.benchmarking",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "map_weights",
     "report",
     "resume",
+    "tune",
 ]
 
 
