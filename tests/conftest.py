@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
     from spdify.records import Plan
     from spdify.rulebook import Rulebook
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores; here, before anything imports PyTorch, and for the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

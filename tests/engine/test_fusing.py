@@ -44,7 +44,7 @@ def test_an_untouched_conversion_folds_back_to_the_original() -> None:
 
 
 def test_trained_networks_compute_the_same() -> None:
-    for name in ("resnet18", "mobilenetv3_small_050", "densenet121", "nf_regnet_b0", "resnetblur18"):
+    for name in ("mobilenetv3_small_050", "nf_regnet_b0", "resnetblur18"):
         model = converted(timm.create_model(name))
         train(model)
         before = {key: value.clone() for key, value in model.state_dict().items()}

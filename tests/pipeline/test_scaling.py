@@ -27,7 +27,10 @@ def output_of(model: nn.Module) -> torch.Tensor:
         return model(torch.ones(2, *SIZE).cumsum(-1) / 64)
 
 
-@pytest.mark.parametrize("source", ["resnet18", pytest.param("tv:resnet18", marks=pytest.mark.slow), "mobilenetv2_050"])
+SOURCES = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "tv:resnet18")]
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "mobilenetv2_050"])
 def test_deeper_and_wider_is_the_same_function(source: str, tmp_path: Path) -> None:
     conversion = spdify.convert(source, depth_factor=1.5, width_factor=1.25, rules="spd-released", input_size=SIZE)
     found = outcomes(conversion)
@@ -41,6 +44,7 @@ def test_deeper_and_wider_is_the_same_function(source: str, tmp_path: Path) -> N
     assert torch.equal(output_of(spdify.load(tmp_path / "bundle")), output_of(conversion.model))
 
 
+@pytest.mark.slow
 def test_channels_become_multiples_of_8_and_stages_get_more_blocks() -> None:
     model = spdify.convert("resnet18", depth_factor=2, width_factor=1.3, rules="spd", input_size=SIZE).model
     assert [len(getattr(model, f"layer{i}")) for i in (1, 2, 3, 4)] == [4, 4, 4, 4]
