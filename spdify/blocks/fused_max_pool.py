@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.spd_conv import flat_padding, strided_weight
+from spdify.blocks.spd_max_pool import unfolded_rungs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,8 @@ class FusedMaxPool(nn.Module):
         ladders: list[nn.Module] = []
         for axis, weight in sorted(block.tournament.items()):
             step = [window.scale[int(axis)] if i == int(axis) else 1 for i in range(len(sides))]
-            rungs = [strided_weight(rung, step) for rung in weight.detach().unbind(0)]
+            unfolded = unfolded_rungs(weight.detach(), int(axis), len(sides))
+            rungs = [strided_weight(rung, step) for rung in unfolded]
             ladders.append(Ladder([_depthwise(rung, step) for rung in rungs]))
         self.ladders = nn.Sequential(*ladders)
 

@@ -39,8 +39,16 @@ class _Padded:
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch.nn calls it
         """Map (N, C_in, *spatial) to (N, C_out, *out)."""
         x = with_margin(input, self.stride, self.margin, self.margin_mode)
-        y: Tensor = super().forward(F.pad(x, self.pads) if any(self.pads) else x)  # type: ignore[misc]  # of torch.nn
+        for pads in self.steps:
+            x = F.pad(x, pads)
+        y: Tensor = super().forward(x)  # type: ignore[misc]  # of torch.nn
         return y
+
+    @property
+    def steps(self) -> list[tuple[int, ...]]:
+        """What to pad, then what to crop: a small map may be smaller than what is cropped of it and its padding."""
+        parts = [tuple(max(size, 0) for size in self.pads), tuple(min(size, 0) for size in self.pads)]
+        return [part for part in parts if any(part)]
 
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""

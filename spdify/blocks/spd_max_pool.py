@@ -59,7 +59,7 @@ def spd_max_pool(
 
     Args:
         x: (N, C, *spatial) or (C, *spatial).
-        weights: Per axis (k, C, s, …, K, …), or None where the window is one tap wide and takes every position.
+        weights: Per axis (k, C, s, K), or None where the window is one tap wide and takes every position.
         window: How the input is padded and cut.
         form: As in `SPDConv`.
     """
@@ -75,10 +75,11 @@ def _ladder(x: Tensor, weight: Tensor, axis: int, scale: int, form: Form) -> Ten
     """Take the maximum along one axis of (N, C, *spatial), whose size is a multiple of the scale."""
     dims, channels = x.dim() - 2, x.shape[1]
     step = [scale if i == axis else 1 for i in range(dims)]
+    rungs = unfolded_rungs(weight, axis, dims)
     if form == "strided":
-        stride, rungs = tuple(step), [strided_weight(rung, step) for rung in weight.unbind(0)]
+        stride, rungs = tuple(step), [strided_weight(rung, step) for rung in rungs]
     else:
-        stride, rungs = (1,) * dims, list(weight.unbind(0))
+        stride = (1,) * dims
         x = space_to_depth(x, step)
     *gaps, last = (CONVOLUTIONS[dims](x, rung, stride=stride, groups=channels) for rung in rungs)
     lead: Tensor | None = None
@@ -147,8 +148,9 @@ class SPDMaxPool(nn.Module):
         Input (N, C, *spatial) or (C, *spatial), output with the sizes of the pool.
 
     Attributes:
-        tournament: By axis, (k, C, s, …, K, …) weights: k - 1 differences of neighbouring taps, and the last tap. 24
-            weights per channel for a 3×3 window with stride 2. None for an axis with one tap and stride 1.
+        tournament: By axis, (k, C, s, K) weights: k - 1 differences of neighbouring taps, and the last tap. 24 weights
+            per channel for a 3×3 window with stride 2. None for an axis with one tap and stride 1. Four axes in any
+            dimension: what has five can have no memory format of images.
 
     Raises:
         ValueError: Padding above half the kernel or beside `same`; an input is smaller than the window; or a dilated
@@ -204,9 +206,8 @@ class SPDMaxPool(nn.Module):
 
     def pool_weights(self) -> dict[str, Tensor]:
         """Give the weights that make this block the pool, by parameter name."""
-        dims = len(self.axes)
         return {
-            f"tournament.{i}": _rungs(axis, i, dims).unsqueeze(1).repeat(1, self.in_channels, *[1] * (dims + 1))
+            f"tournament.{i}": _rungs(axis).unsqueeze(1).repeat(1, self.in_channels, 1, 1)
             for i, axis in enumerate(self.axes)
             if len(axis.taps) > 1 or axis.scale > 1
         }
@@ -222,10 +223,18 @@ class SPDMaxPool(nn.Module):
         return f"{text}, same=True" if self.window.extent else text
 
 
-def _rungs(axis: Phases, index: int, dims: int) -> Tensor:
-    """Give the (k, s, …, K, …) weights of one channel's ladder along one axis."""
+def _rungs(axis: Phases) -> Tensor:
+    """Give the (k, s, K) weights of one channel's ladder along one axis."""
     taps = torch.zeros(len(axis.taps), axis.scale, axis.kernel, device="cpu")
     for row, (tap, phase) in enumerate(axis.taps):
         taps[row, phase, tap] = 1
     taps[:-1] -= taps[1:].clone()
-    return taps.reshape(*taps.shape[:2], *(axis.kernel if i == index else 1 for i in range(dims)))
+    return taps
+
+
+def unfolded_rungs(weight: Tensor, axis: int, dims: int) -> list[Tensor]:
+    """Give the rungs of (k, C, s, K) weights as those of convolutions: (C, s, …, K, …), K along the axis."""
+    return [
+        rung.reshape(*rung.shape[:2], *(rung.shape[2] if i == axis else 1 for i in range(dims)))
+        for rung in weight.unbind(0)
+    ]

@@ -116,8 +116,16 @@ def _priced(site: Site, forms: Mapping[str, Rewrite[Any]]) -> tuple[SiteForm, ..
 
 def _macs(block: nn.Module, site: Site, rewrite: Rewrite[Any], call: Call) -> int:
     called = Called(block, [torch.empty(shape, device="meta") for shape in beside(site, rewrite, call)])
-    inputs = Inputs(args=(InputSpec(shape=call.input),))
+    inputs = Inputs(args=(InputSpec(shape=handed_over(site, call)),))
     return take_census(called, inputs, mode="eval", batch=call.input[0]).total_macs
+
+
+def handed_over(site: Site, call: Call) -> Shape:
+    """Give the shape of a call's input as the network has it: a slice's tensor may have its channels elsewhere."""
+    if not site.axes:
+        return call.input
+    sizes = {0: call.input[0], **dict(zip(site.axes, call.input[2:], strict=True))}
+    return tuple(sizes.get(axis, call.input[1]) for axis in range(len(call.input)))
 
 
 def beside(site: Site, rewrite: Rewrite[Any], call: Call) -> tuple[Shape, ...]:
@@ -128,8 +136,7 @@ def beside(site: Site, rewrite: Rewrite[Any], call: Call) -> tuple[Shape, ...]:
 
 def _size(site: Site) -> Shape:
     """Give the spatial size of a site's input, in its first call."""
-    shape = site.calls[0].input
-    return tuple(shape[axis] for axis in site.axes) if site.axes else shape[-site.geometry.dims :]
+    return site.calls[0].input[-site.geometry.dims :]
 
 
 def _params(model: nn.Module, site: Site) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.benchmarking import forward_of, ratio_to
-from spdify.budgeting.forms import Called, beside
+from spdify.budgeting.forms import Called, beside, handed_over
 from spdify.engine import fuse, make_rewrite
 from spdify.graph.structure import detached_copy
 from spdify.records import LatencyCheck, SiteOptions
@@ -132,7 +132,7 @@ def _site_run(operator: nn.Module, decision: Decision, call: Call, model: nn.Mod
         return torch.randn(shape, generator=generator).to(_device(model), _dtype(model))
 
     given = [random(shape) for shape in beside(decision.site, rewrite, call)]
-    return forward_of(Called(operator.to(_device(model)), given), random(call.input))
+    return forward_of(Called(operator.to(_device(model)), given), random(handed_over(decision.site, call)))
 
 
 def _pass(network: nn.Module, inputs: Inputs) -> Callable[[], object]:

@@ -50,8 +50,13 @@ def parents_of(place: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def check_file(file: Path, *, overwrite: bool) -> None:
+def check_file(file: Path, *, overwrite: bool, option: str = "-o") -> None:
     """Make sure, before any work is done, that a text file can be written.
+
+    Args:
+        file: The file.
+        overwrite: Whether it may be replaced.
+        option: By which it was given, for messages.
 
     Raises:
         BundleError: It exists and may not be replaced, is no plain file, or its folder cannot be written.
@@ -59,10 +64,12 @@ def check_file(file: Path, *, overwrite: bool) -> None:
     try:
         real = real_path(file)
         if real.exists() and not real.is_file():
-            raise BundleError(f"cannot write {file}: it is not a plain file", hint="Choose another with -o FILE.")
+            raise BundleError(
+                f"cannot write {file}: it is not a plain file", hint=f"Choose another with {option} FILE."
+            )
         if real.exists() and not overwrite:
             raise BundleError(
-                f"cannot write {file}: it exists", hint="Choose another with -o FILE, or pass --overwrite."
+                f"cannot write {file}: it exists", hint=f"Choose another with {option} FILE, or pass --overwrite."
             )
         check_place(file, real)
     except OSError as error:

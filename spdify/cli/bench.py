@@ -67,7 +67,7 @@ def bench(
         from spdify.reporting.pictures import ratio_bars
 
         if svg is not None:
-            check_file(svg, overwrite=overwrite)
+            check_file(svg, overwrite=overwrite, option="--svg")
         default = "original,converted,fused,space-to-depth,released" if backend == "ort" else BenchSettings.forms
         chosen = forms or default
         settings = BenchSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spdify.exporting.batch import fixed_size
 from spdify.exporting.examples import Example, MakeInputs
 from spdify.exporting.export import export_onnx, write_unchecked
 from spdify.exporting.files import UNVERIFIED
@@ -23,6 +24,7 @@ __all__ = [
     "export_onnx",
     "export_pt2",
     "export_python",
+    "fixed_size",
     "use_native",
     "write_unchecked",
 ]

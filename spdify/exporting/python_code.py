@@ -8,6 +8,7 @@ nobody reads any more, so that memory is freed as in the network itself.
 from __future__ import annotations
 
 import keyword
+import math
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,8 @@ CALLS: dict[str, tuple[str, int]] = {
     "transpose.int": ("torch.transpose", 3),
     "unsqueeze.default": ("torch.unsqueeze", 2),
 }
+#: Their last argument chooses a library, not a result.
+WITHOUT_LAST = {"layer_norm.default", "group_norm.default"}
 INFIX = {"add.Tensor": "+", "sub.Tensor": "-", "mul.Tensor": "*", "div.Tensor": "/"}
 IN_PLACE = {"add_.Tensor", "mul_.Tensor", "sub_.Tensor", "div_.Tensor"}
 SYMBOLS: dict[Callable[..., Any], str] = {
@@ -113,7 +116,7 @@ SYMBOLS: dict[Callable[..., Any], str] = {
 }  # fmt: skip
 #: Checks of the trace's own, which compute nothing; an output that nobody reads is left out anyway.
 CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "_assert_async")
-RESERVED = {*keyword.kwlist, "w", "self", "torch", "F", "nn", "device"}
+RESERVED = {*keyword.kwlist, "w", "self", "torch", "F", "nn", "device", "dict"}
 
 
 def python_code(program: ExportedProgram, *, title: str) -> tuple[str, dict[str, Tensor]]:
@@ -182,9 +185,12 @@ class _Writer:
     def _arguments(self) -> list[str]:
         return [self._argument(name) for name in self.inputs]
 
-    @staticmethod
-    def _argument(name: str) -> str:
-        return f"{name}_" if name in RESERVED else name
+    def _argument(self, name: str) -> str:
+        if name not in RESERVED:
+            return name
+        while (name := f"{name}_") in self.inputs:
+            pass
+        return name
 
     def _tensors(self) -> dict[str, Tensor]:
         """Give the tensors that the text reads."""
@@ -224,7 +230,7 @@ class _Writer:
         """Give a name that nothing has had yet."""
         self.count += 1
         name = f"x{self.count}"
-        return self._new_variable() if name in self.inputs else name
+        return self._new_variable() if name in self._arguments() else name
 
     def _expression(self, node: Node) -> str:
         target: Any = node.target
@@ -249,6 +255,8 @@ class _Writer:
             x, weight, bias, mean, variance, training, momentum, eps, *_ = args
             return f"F.batch_norm({x}, {mean}, {variance}, {weight}, {bias}, {training}, {momentum}, {eps})"
         call, most = CALLS.get(name, (f"torch.ops.aten.{name}", len(args)))
+        if len(args) > most and name not in WITHOUT_LAST:  # what the usual function would not take
+            call, most = f"torch.ops.aten.{name}", len(args)
         words = [*args[:most], *(f"{key}={value}" for key, value in kwargs.items())]
         return f"{call}({', '.join(words)})"
 
@@ -262,8 +270,8 @@ class _Writer:
         if isinstance(value, torch.device):
             self.needs_device = True
             return "device"
-        if isinstance(value, float) and value in {float("inf"), float("-inf")}:
-            return f'float("{value}")'
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"torch.{'nan' if math.isnan(value) else 'inf'}" if not value < 0 else "-torch.inf"
         if value is None or isinstance(value, (bool, int, float, str)):
             return repr(value)
         if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):

@@ -119,9 +119,11 @@ def _export(
         ]
         if SIZE_CHECK in opened:
             runs += [(run.name.removeprefix("onnx "), run.example) for run in others]
-        checks += [
-            compare(name, expected(example), _outputs(written, example), options.tolerance) for name, example in runs
-        ]
+        for name, example in runs:
+            wanted, found = expected(example), _outputs(written, example)
+            if [array.dtype for array in wanted] != [array.dtype for array in found]:
+                raise ExportError("what was written gives other dtypes than the network")
+            checks.append(compare(name, wanted, found, options.tolerance))
     return checks
 
 

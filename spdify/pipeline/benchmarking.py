@@ -128,12 +128,16 @@ def bench(
     networks: dict[str, nn.Module] = {}
     notes: dict[str, str] = {}
     makers = _Makers(opened, settings, code)
+    if makers.is_converted and (settings.rules != BenchSettings.rules or settings.overrides):
+        raise UsageError(
+            f"cannot use rules with {opened.source.name}: it is converted already", hint="Leave out --rules and --set."
+        )
     for form in settings.forms:
         progress(f"making the form {form}")
         try:
             networks[form] = makers.make(form)
         except SpdifyError as fault:
-            if form == settings.forms[0] or isinstance(fault, NothingToConvertError):
+            if form == settings.forms[0] or (isinstance(fault, NothingToConvertError) and form != "released"):
                 raise
             notes[form] = fault.message
     if settings.threads is not None:
@@ -185,6 +189,11 @@ class _Makers:
         network = self.converted()
         return network if form == "converted" else make_form(network, form).model.eval()
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether it was converted before."""
+        return any(plan.applied for plan in self.opened.plans)
+
     def original(self) -> nn.Module:
         """Give the network before the first plan that replaced anything."""
         if self._original is None:
@@ -212,9 +221,7 @@ class _Makers:
     def converted(self) -> nn.Module:
         """Give the converted network, its weights moved unless they are to stay."""
         if self._converted is None:
-            network = self.opened.model
-            if self.opened.record is None or not any(plan.applied for plan in self.opened.plans):
-                network = self._convert(self.opened.model)
+            network = self.opened.model if self.is_converted else self._convert(self.opened.model)
             self._converted = self._moved(network)
         return self._converted
 
@@ -233,7 +240,7 @@ class _Makers:
         plan = plan_model(original, survey(original, inputs), rulebook, inputs=inputs)
         network = apply(original, plan) if plan.applied else detached_copy(original)
         if not slice_blocks(network):
-            raise NothingToConvertError(f"there is no strided convolution in {self.opened.source.name}")
+            raise NothingToConvertError("no strided convolution that is dense or depthwise, with zero padding")
         return self._moved(network)
 
     def _moved(self, network: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from spdify.benchmarking import forward_of, paired_seconds, ratio_to
 from spdify.bundle import check_output, staged_folder
 from spdify.engine import fuse_blocks
+from spdify.engine.fusing import BLOCKS
 from spdify.errors import CheckFailedError, UsageError
 from spdify.exporting import (
     HALF_TOLERANCE,
@@ -23,8 +24,10 @@ from spdify.exporting import (
     export_onnx,
     export_pt2,
     export_python,
+    fixed_size,
     use_native,
 )
+from spdify.graph.adapters import adapter_of
 from spdify.graph.census import take_census
 from spdify.graph.structure import detached_copy
 from spdify.pipeline.conversion import versions
@@ -130,6 +133,19 @@ def make_form(model: nn.Module, form: str) -> Formed:
     return Formed(form, twin, (*named, *fuse_blocks(twin)))
 
 
+def pads_by_size(model: nn.Module) -> str:
+    """Give the path of a layer whose padding depends on the size of its input; empty where there is none."""
+    for path, module in model.named_modules():
+        adapter = adapter_of(module)
+        if (
+            getattr(module, "margin_mode", "") in {"same", "ceil"}
+            or (type(module) in BLOCKS and hasattr(module, "form"))
+            or (adapter is not None and adapter.same(module))
+        ):
+            return str(path)
+    return ""
+
+
 def export(  # noqa: PLR0913 - the options of the command line
     model: str | Path | nn.Module,
     folder: str | Path,
@@ -233,6 +249,10 @@ class _Export:
             opset=self.settings.opset, seed=self.seed, metadata=self._metadata(), half=self.settings.dtype == "float16",
             dynamic_size=self._open_size(form),
         )  # fmt: skip
+        if options.dynamic_size and (fixing := pads_by_size(formed.model)):
+            # The sizes of such layers' outputs grow into ever longer formulas: a trace of them need not end.
+            checks = (*checks, fixed_size(f"{fixing} pads by the size of its input"))
+            options = replace(options, dynamic_size=False)
         if options.half:
             options = replace(options, tolerance=HALF_TOLERANCE)
         written, files, opset = self._files(formed, place, options)

@@ -182,6 +182,18 @@ def test_every_block_has_a_form_or_a_reason() -> None:
     assert {kind for kind in kinds if kind not in _FORMS} == set(NO_OTHER_FORM)
 
 
+def test_a_crop_larger_than_the_map_comes_after_the_padding() -> None:
+    block = b.SPDConv(3, 8, 2, 2, [(2, 1), (2, 1)]).double()
+    with torch.no_grad():
+        block.weight.zero_()
+        block.weight[:, :, 0, 0] = 1.0
+    form = fused(block)
+    assert form is not None
+    for size in ((1, 1), (2, 1), (3, 5)):
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(form(x), block(x))
+
+
 def test_zeros_everywhere_leave_one_tap() -> None:
     conv = strided_convolution(torch.zeros(4, 6, 3, 3), None, (2, 2), [(1, 1), (1, 1)])
     x = torch.randn(2, 6, 7, 8)

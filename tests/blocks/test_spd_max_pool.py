@@ -70,8 +70,8 @@ def test_a_wrong_weight_is_seen(axis: int, rung: int) -> None:
 def test_by_hand() -> None:
     block = SPDMaxPool(5, 3, 2, 1)
     assert {name: tuple(w.shape) for name, w in block.named_parameters()} == {
-        "tournament.0": (3, 5, 2, 2, 1),
-        "tournament.1": (3, 5, 2, 1, 2),
+        "tournament.0": (3, 5, 2, 2),
+        "tournament.1": (3, 5, 2, 2),
     }
     x = torch.randn(2, 4, 6, 7)
     torch.testing.assert_close(SPDMaxPool(4, 2)(x), nn.MaxPool2d(2)(x))
@@ -90,6 +90,13 @@ def test_both_forms_compute_the_same_also_when_trained() -> None:
         expected = block(x)
         block.form = "strided"
         torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_any_memory_format() -> None:
+    block, x = SPDMaxPool(4, 3, 2, 1), torch.randn(2, 4, 9, 10)
+    expected = block(x)
+    last = block.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, expected)
 
 
 def test_an_axis_without_taps_and_stride_has_no_weights() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from torch import nn
 
+import spdify
 from spdify.budgeting.amounts import read_wishes
 from spdify.budgeting.choosing import choose, in_order, with_purchases
 from spdify.budgeting.forms import site_options
@@ -155,3 +157,26 @@ def test_parameters_set_by_hand_stay(resnet50: Planner) -> None:
     odd = resnet50("macs=+4%", overrides=("spd/strided-conv.kernel=odd",))
     assert set(chosen(odd).values()) <= {"odd", "keep", "separable", "grouped", "tournament"}
     assert chosen(odd)["conv1"] == "odd"
+
+
+class ChannelsLast(nn.Module):
+    """Subsamples a map whose channels lie last, as LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x).permute(0, 2, 3, 1)[:, ::2, ::2]
+        return y.mean((1, 2))
+
+
+def test_a_slice_of_channels_last_has_a_price() -> None:
+    conversion = spdify.convert(ChannelsLast().eval(), budget=("macs=+500%",), input_size=(3, 32, 24), proof="site")
+    budget = conversion.plan.budget
+    assert budget is not None
+    sizes = {options.site: options.size for options in budget.sites}
+    assert [size for site, size in sizes.items() if site != "conv"] == [(16, 12)]
+    report = conversion.report
+    assert budget.spent("macs") == report.after.macs - report.before.macs
+    assert len(conversion.plan.applied) == 2

@@ -120,3 +120,23 @@ def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
     bench(tiny(), settings=BenchSettings(forms=("original",), threads=before + 1, rounds=3), input_size=SIZE)
     assert torch.get_num_threads() == before
+
+
+def test_channels_last_where_a_pool_was_converted(networks: dict[str, nn.Module]) -> None:
+    settings = BenchSettings(forms=("converted", "fused"), channels_last=True, rounds=3)
+    bench(tiny(), settings=settings, input_size=SIZE)
+    assert len(networks) == 2
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_network_of_pools_has_no_released_form() -> None:
+    pools = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2))
+    record = bench(pools, settings=BenchSettings(rounds=3), input_size=SIZE)
+    assert [row.milliseconds is None for row in record.timings] == [False, False, False, True]
+    assert "no strided convolution" in record.timings[3].note
+
+
+def test_rules_for_what_is_converted_are_refused(tmp_path: Path) -> None:
+    spdify.convert(CODE, input_size=SIZE, proof="site").save(tmp_path / "bundle", onnx=False)
+    with pytest.raises(UsageError, match="converted already"):
+        bench(tmp_path / "bundle", settings=BenchSettings(overrides=("max-pool.form=keep",)), code=CODE)

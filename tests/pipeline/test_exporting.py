@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from timm.layers import create_conv2d
 from torch import nn
 
 import spdify
-from spdify.errors import BundleError, CheckFailedError, UsageError
-from spdify.exporting import native
+from spdify.errors import BundleError, CheckFailedError, ExportError, UsageError
+from spdify.exporting import native, torch_files
 from spdify.pipeline import exporting
 from spdify.pipeline.exporting import ExportSettings, export
 from spdify.records import ExportRecord
@@ -260,3 +262,55 @@ def test_a_trained_bundle_carries_its_preprocessing(tmp_path: Path) -> None:
     record = export(tmp_path / "bundle", tmp_path / "out", code=code)
     assert record.source == conversion.source
     assert record.preprocessing is None
+
+
+class Odd(nn.Module):
+    """Operators with arguments that their usual functions would not take, and inputs with names of the file's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, w: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.conv(w).mean((2, 3))
+        masked = x.masked_fill(x < 0, float("-inf"))
+        return {"softmax": torch.softmax(masked, -1, dtype=torch.float64), "mean": x.add_(1.0)}
+
+
+def test_python_keeps_dtypes_names_and_nesting(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = spdify.convert(Odd().eval(), input_size=SIZE, proof="site").model
+    run(model, tmp_path / "out", format="python")
+    spec = importlib.util.spec_from_file_location("odd_network", tmp_path / "out" / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    x = torch.randn(2, *SIZE)
+    expected, found = model(x), module.load()(x)
+    assert list(found) == ["softmax", "mean"]
+    assert found["softmax"].dtype == torch.float64
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_dtype_that_is_lost_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch_files.python_code
+
+    def wrong(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+        text, tensors = real(*args, **kwargs)
+        return text.replace("softmax.int(", "softmax.int(").replace(", torch.float64)", ", torch.float32)"), tensors
+
+    monkeypatch.setattr(torch_files, "python_code", wrong)
+    model = spdify.convert(Odd().eval(), input_size=SIZE, proof="site").model
+    with pytest.raises(ExportError, match="other dtypes"):
+        run(model, tmp_path / "out", format="python")
+
+
+def test_layers_that_pad_by_size_keep_the_size(tmp_path: Path) -> None:
+    model = nn.Sequential(create_conv2d(3, 4, 3, stride=2, padding="same"), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    converted = spdify.convert(model.eval(), input_size=SIZE, proof="site").model
+    record = run(converted, tmp_path / "out", format="python")
+    assert not record.dynamic_size
+    (check,) = [check for check in record.checks if check.name == "dynamic size"]
+    assert "0 pads by the size of its input" in check.detail
