@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
-from spdify import blocks
 from spdify.benchmarking.timing import paired_seconds
 from spdify.blocks.spd_conv import Form
+from spdify.engine.fusing import BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 ROUNDS, LEAST_SECONDS = 7, 0.05
 FORMS: tuple[Form, ...] = get_args(Form)
-BLOCKS: tuple[type[nn.Module], ...] = tuple(
-    kind for name in blocks.__all__ if isinstance(kind := getattr(blocks, name), type)
-)
 
 
 def tune(

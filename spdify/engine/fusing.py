@@ -9,7 +9,9 @@ from spdify.blocks.fusing import NO_OTHER_FORM, fused
 from spdify.graph.structure import detached_copy
 from spdify.records import FusedSite
 
-BLOCKS = tuple(kind for name in blocks.__all__ if isinstance(kind := getattr(blocks, name), type))
+BLOCKS: tuple[type[nn.Module], ...] = tuple(
+    kind for name in blocks.__all__ if isinstance(kind := getattr(blocks, name), type)
+)
 READ_BY_OTHERS = "it is a convolution at every position, and the next layers read all of them"
 REDUCTION_TRAINED = "its reduction was trained: at the edges no strided convolution computes the same"
 

@@ -21,7 +21,8 @@ from spdify.exporting import Example, OnnxModel, OnnxOptions, write_unchecked
 from spdify.graph import survey
 from spdify.graph.structure import detached_copy
 from spdify.pipeline.conversion import versions
-from spdify.pipeline.exporting import PROOF_BATCH, make_form
+from spdify.pipeline.converting import PROOF_BATCH
+from spdify.pipeline.exporting import make_form
 from spdify.pipeline.opening import build_original, open_model
 from spdify.records import BenchRecord, TimedForm
 from spdify.rulebook import load_rules, with_overrides

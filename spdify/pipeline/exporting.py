@@ -31,6 +31,7 @@ from spdify.graph.adapters import adapter_of
 from spdify.graph.census import take_census
 from spdify.graph.structure import detached_copy
 from spdify.pipeline.conversion import versions
+from spdify.pipeline.converting import PROOF_BATCH
 from spdify.pipeline.opening import open_model
 from spdify.records import Check, ExportRecord, FusedSite, TimedForm
 from spdify.reporting import measure
@@ -53,7 +54,6 @@ FORMS: tuple[Form, ...] = get_args(Form)
 FORMATS: tuple[Format, ...] = get_args(Format)
 DTYPES = ("float32", "float16")
 EXPORT_FILE = "export.json"
-PROOF_BATCH = 2
 NATIVE = "ONNX's SpaceToDepth, then a convolution without stride"
 
 
@@ -181,9 +181,7 @@ def export(  # noqa: PLR0913 - the options of the command line
     check_output(folder, overwrite=overwrite, marker=EXPORT_FILE)
     progress("opening the model")
     opened = open_model(model, code=code, **build)
-    # A module is the caller's own; what was opened from a name is nobody's.
-    network = detached_copy(opened.model) if isinstance(model, torch.nn.Module) else opened.model
-    network = network.float().cpu().eval()
+    network = opened.model.float().cpu().eval()
     whole = choose_level("auto", measure(network, take_census(network, opened.inputs, mode="eval"))) == "model"
     with staged_folder(folder, overwrite=overwrite, marker=EXPORT_FILE) as stage:
         made = []

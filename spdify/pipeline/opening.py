@@ -30,7 +30,7 @@ class Opened:
     """A model that is ready to be looked at.
 
     Attributes:
-        model: The network; for an object of the caller's, that very object.
+        model: The network; of an object of the caller's, a copy.
         source: Where it came from.
         inputs: Example inputs at batch 1.
         plans: Plans that were applied to it before (a bundle's).
