@@ -39,7 +39,7 @@ def export(
         bool | None,
         typer.Option(
             "--dynamic-size/--fixed-size",
-            help="Whether height and width stay open (default: in the fused form, where the network lets them).",
+            help="Whether height and width stay open: insisted on (default: in the fused form, where the network can).",
         ),
     ] = None,
     threads: Annotated[

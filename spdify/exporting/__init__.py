@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spdify.exporting.batch import fixed_size
+from spdify.exporting.batch import SIZE_CHECK, fixed_size
 from spdify.exporting.examples import Example, MakeInputs
 from spdify.exporting.export import export_onnx, write_unchecked
 from spdify.exporting.files import UNVERIFIED
@@ -14,6 +14,7 @@ from spdify.exporting.torch_files import export_pt2, export_python
 
 __all__ = [
     "HALF_TOLERANCE",
+    "SIZE_CHECK",
     "UNVERIFIED",
     "Example",
     "MakeInputs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -85,11 +84,10 @@ def export_python(  # noqa: PLR0913 - as for the other formats, and a title
         text, tensors = python_code(program, title=title)
         (folder / MODULE).write_text(text, encoding="utf-8")
         save_file(tensors, folder / WEIGHTS)
-        spec = importlib.util.spec_from_file_location("spdify_exported_model", folder / MODULE)
-        assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - a file that has just been written
-        module: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        network: Callable[..., Any] = module.load(folder)
+        # Not imported: that would leave compiled code beside the file.
+        module: dict[str, Any] = {"__name__": "model", "__file__": str(folder / MODULE)}
+        exec(compile((folder / MODULE).read_text(encoding="utf-8"), MODULE, "exec"), module)  # noqa: S102 - just written
+        network: Callable[..., Any] = module["load"](folder)
         return network
 
     checks = _export(model, make_inputs, reference, options, write)

@@ -262,32 +262,40 @@ def _calls(  # noqa: PLR0913 - what is run, on what, where
     progress: Callable[[str], None],
 ) -> dict[str, Callable[[], object]]:
     """Give a call for each form."""
-    args, kwargs = _inputs(opened, settings.batch)
     calls: dict[str, Callable[[], object]] = {}
     for form, network in networks.items():
-        if settings.backend == "ort":
-            progress(f"exporting {form}")
-            try:
-                path = write_unchecked(
-                    network, scratch / form, make_inputs=partial(_inputs, opened), batch=settings.batch,
-                    opset=OnnxOptions.opset,
-                )  # fmt: skip
-            except ExportError as fault:
-                if form == settings.forms[0]:
-                    raise
-                notes[form] = fault.message
-                continue
-            session = OnnxModel(path, threads=settings.threads, device=device)
-            calls[form] = session.runner(Example(args, kwargs))
+        if settings.backend == "torch":
+            calls[form] = _by_torch(network, opened, settings, device)
             continue
-        layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        moved = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        inputs = [x.to(device) for x in args]
-        if settings.channels_last:
-            inputs = [x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs]  # noqa: PLR2004 - images
-        ready: nn.Module = torch.compile(moved) if settings.compiled else moved  # type: ignore[assignment]
-        calls[form] = forward_of(ready, *inputs, **{name: x.to(device) for name, x in kwargs.items()})
+        progress(f"exporting {form}")
+        try:
+            calls[form] = _by_onnx_runtime(network, opened, settings, device, scratch / form)
+        except ExportError as fault:
+            if form == settings.forms[0]:
+                raise
+            notes[form] = fault.message
     return calls
+
+
+def _by_onnx_runtime(
+    network: nn.Module, opened: Opened, settings: BenchSettings, device: str, folder: Path
+) -> Callable[[], object]:
+    path = write_unchecked(
+        network, folder, make_inputs=partial(_inputs, opened), batch=settings.batch, opset=OnnxOptions.opset
+    )
+    session = OnnxModel(path, threads=settings.threads, device=device)
+    return session.runner(Example(*_inputs(opened, settings.batch)))
+
+
+def _by_torch(network: nn.Module, opened: Opened, settings: BenchSettings, device: str) -> Callable[[], object]:
+    args, kwargs = _inputs(opened, settings.batch)
+    layout = torch.channels_last if settings.channels_last else torch.preserve_format
+    moved = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    inputs = [x.to(device) for x in args]
+    if settings.channels_last:
+        inputs = [x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs]  # noqa: PLR2004 - images
+    ready: nn.Module = torch.compile(moved) if settings.compiled else moved  # type: ignore[assignment]
+    return forward_of(ready, *inputs, **{name: x.to(device) for name, x in kwargs.items()})
 
 
 def _inputs(opened: Opened, batch: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

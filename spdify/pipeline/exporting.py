@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from spdify.benchmarking import forward_of, paired_seconds, ratio_to
 from spdify.bundle import check_output, staged_folder
 from spdify.engine import fuse_blocks
 from spdify.engine.fusing import BLOCKS
-from spdify.errors import CheckFailedError, UsageError
+from spdify.errors import CheckFailedError, ExportError, UsageError
 from spdify.exporting import (
     HALF_TOLERANCE,
+    SIZE_CHECK,
     UNVERIFIED,
     Example,
     OnnxModel,
@@ -37,7 +39,7 @@ from spdify.records import Check, ExportRecord, FusedSite, TimedForm
 from spdify.reporting import measure
 from spdify.sources import example_inputs
 from spdify.verification import choose_level
-from spdify.verification.form_proof import prove_form, trained_like
+from spdify.verification.form_proof import FORM_CHECK, prove_form, trained_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,14 +95,22 @@ class ExportSettings:
                 f"cannot write the form space-to-depth as {self.format}: it is an operator of ONNX",
                 hint="--form spd moves positions to channels in PyTorch's own words.",
             )
+        if self.dynamic_size and self.form in {"spd", "space-to-depth"}:
+            raise UsageError(
+                f"cannot leave height and width open in the form {self.form}: its blocks divide them",
+                hint="--form fused can, where the network itself does.",
+            )
         if self.format != "onnx" and self.dtype != "float32":
             raise UsageError(f"cannot write {self.format} in float16: only ONNX", hint="Call .half() on what it gives.")
 
     @property
     def candidates(self) -> tuple[Form, ...]:
         """Forms to choose from."""
-        known: tuple[Form, ...] = ("fused", "spd", "space-to-depth") if self.format == "onnx" else ("fused", "spd")
-        return known if self.form == "auto" else tuple(form for form in known if form == self.form)
+        if self.form != "auto":
+            return tuple(form for form in FORMS if form == self.form)
+        if self.dynamic_size:  # the others divide height and width
+            return ("fused",)
+        return ("fused", "spd", "space-to-depth") if self.format == "onnx" else ("fused", "spd")
 
 
 @dataclass(frozen=True)
@@ -201,16 +211,10 @@ def export(  # noqa: PLR0913 - the options of the command line
         for path in sorted((stage / f".{chosen.form}").iterdir()):
             path.rename(stage / path.name)
         for form in settings.candidates:
-            _remove(stage / f".{form}")
+            shutil.rmtree(stage / f".{form}")
         record = chosen.model_copy(update={"timings": timings, "threads": settings.threads if timings else None})
         (stage / EXPORT_FILE).write_text(record.model_dump_json(indent=2), encoding="utf-8")
     return record
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -245,7 +249,8 @@ class _Export:
         checks = () if form == "spd" else (self._proof(form),)
         options = OnnxOptions(
             opset=self.settings.opset, seed=self.seed, metadata=self._metadata(), half=self.settings.dtype == "float16",
-            dynamic_size=self._open_size(form),
+            # Moving positions to channels fixes the size.
+            dynamic_size=form == "fused" and self.settings.dynamic_size is not False,
         )  # fmt: skip
         if options.dynamic_size and (fixing := pads_by_size(formed.model)):
             # The sizes of such layers' outputs grow into ever longer formulas: a trace of them need not end.
@@ -254,29 +259,30 @@ class _Export:
         if options.half:
             options = replace(options, tolerance=HALF_TOLERANCE)
         written, files, opset = self._files(formed, place, options)
-        names = {check.name for check in written if check.outcome == "passed"}
+        checks = (*checks, *written)
+        self._require_open_size(checks)
+        names = {check.name for check in checks if check.outcome == "passed"}
         record = self.opened.record
         return ExportRecord(
             model=self.opened.source.name, form=form, format=self.settings.format, dtype=self.settings.dtype,
             files=files, inputs=self.opened.inputs, dynamic_batch="dynamic batch" in names,
-            dynamic_size="dynamic size" in names, opset=opset, sites=formed.sites, checks=(*checks, *written),
+            dynamic_size=SIZE_CHECK in names, opset=opset, sites=formed.sites, checks=checks,
             preprocessing=record.preprocessing if record else None, classes=record.classes if record else (),
             source=self.opened.source, versions=versions(),
         )  # fmt: skip
 
-    def _open_size(self, form: Form) -> bool:
-        """Whether to keep height and width open: moving positions to channels fixes them."""
-        wanted = self.settings.dynamic_size
-        if wanted and form != "fused" and self.settings.form != "auto":
-            raise UsageError(
-                f"cannot leave height and width open in the form {form}: its blocks divide them",
-                hint="--form fused can, where the network itself does.",
+    def _require_open_size(self, checks: tuple[Check, ...]) -> None:
+        """Insist on open height and width where they were asked for; by default they are open where they can be."""
+        size = next((check for check in checks if check.name == SIZE_CHECK and check.outcome != "passed"), None)
+        if self.settings.dynamic_size and size is not None:
+            raise ExportError(
+                f"cannot leave height and width of {self.opened.source.name} open: {size.detail}",
+                hint="Leave out --dynamic-size.",
             )
-        return form == "fused" if wanted is None else wanted and form == "fused"
 
     def _proof(self, form: Form) -> Check:
         if not self.whole:
-            return Check(name="form, trained weights", outcome="not run", detail="the network is too large")
+            return Check(name=FORM_CHECK, outcome="not run", detail="the network is too large")
         return prove_form(self.network, lambda net: make_form(net, form).model, self.proof_inputs, seed=self.seed)
 
     def _metadata(self) -> Mapping[str, str]:
@@ -314,9 +320,7 @@ class _Export:
 def _require_passed(record: ExportRecord) -> None:
     """Insist that nothing failed, and that something was compared with what was written."""
     bad = [check for check in record.checks if check.outcome == "failed"]
-    compared = [
-        c for c in record.checks if c.outcome == "passed" and c.value is not None and not c.name.startswith("form")
-    ]
+    compared = [c for c in record.checks if c.outcome == "passed" and c.value is not None and c.name != FORM_CHECK]
     if bad or not compared or UNVERIFIED in record.files:
         words = "; ".join(f"{c.name}: {c.detail or c.value}" for c in bad or record.checks if c.outcome != "passed")
         raise CheckFailedError(

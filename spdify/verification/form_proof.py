@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
-NAME = "form, trained weights"
+FORM_CHECK = "form, trained weights"
 MOVED = 0.1  # of a tensor's root mean square
 
 
@@ -46,16 +46,16 @@ def prove_form(
         with torch.no_grad():
             expected = source(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError) as fault:
-        return Check(name=NAME, outcome="not run", detail=f"the network does not run in float64: {fault}")
+        return Check(name=FORM_CHECK, outcome="not run", detail=f"the network does not run in float64: {fault}")
     with torch.no_grad():
         found = make_form(source)(*args, **kwargs)
     if not any(carries_signal(y) for y in tensors_of(expected)):
-        return Check(name=NAME, outcome="not run", detail="its outputs say nothing")
+        return Check(name=FORM_CHECK, outcome="not run", detail="its outputs say nothing")
     islands = find_islands(source, (args, kwargs))
     tolerance = ISLAND_TOLERANCE if islands else MODEL_TOLERANCE
     error = relative_error(expected, found)
     return Check(
-        name=NAME, outcome="passed" if error <= tolerance else "failed", value=error, tolerance=tolerance,
+        name=FORM_CHECK, outcome="passed" if error <= tolerance else "failed", value=error, tolerance=tolerance,
         detail=f"{', '.join(islands[:3])} computes in float32" if islands else "",
     )  # fmt: skip
 

@@ -199,6 +199,23 @@ def test_a_size_that_the_network_fixes_is_said(tmp_path: Path) -> None:
     assert record.dynamic_batch
 
 
+def test_an_open_size_that_was_asked_for_is_insisted_on(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot leave height and width of Net open"):
+        run(converted(fixed=True), tmp_path / "out", dynamic_size=True, format="python")
+    assert not (tmp_path / "out").exists()
+    assert ExportSettings(form="auto", dynamic_size=True).candidates == ("fused",)
+
+
+def test_no_compiled_code_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    run(Net().eval(), tmp_path / "out", form="spd", format="python")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "export.json",
+        "model.py",
+        "weights.safetensors",
+    ]
+
+
 def test_a_wrong_form_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = exporting.fuse_blocks
 
