@@ -133,6 +133,7 @@ class Site(Record):
         expression: Source of a functional call, `F.max_pool2d(x, 3, 2)`; empty for a called module.
         operator: What it computes, without the number of axes.
         type_name: Class of the module, or name of the function.
+        parent: Class of the module that holds a called module; empty where that is the model itself.
         geometry: Kernel, stride and so on; a slice has kernel 1 and its steps as stride.
         calls: Shapes of each call in one forward pass.
         aliases: Other paths at which the same module is registered.
@@ -152,6 +153,7 @@ class Site(Record):
     expression: str = ""
     operator: Operator
     type_name: str
+    parent: str = ""
     geometry: Geometry
     calls: tuple[Call, ...]
     aliases: tuple[str, ...] = ()
@@ -219,11 +221,13 @@ class Layout(Record):
         runs: (channels, copies of each) in the order of the old channels.
         how: `select`: the first copy is the old channel, the others are new. `mean`: the old channel is the mean of its
             copies.
+        norms: Whether a batch norm has weight, bias and statistics for `each` copy of a channel, or `shared` ones.
         inner: Entries per channel where spatial axes were flattened into the channel axis.
     """
 
     runs: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]], ...]
     how: Literal["select", "mean"] = "select"
+    norms: Literal["each", "shared"] = "each"
     inner: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -535,7 +539,7 @@ class Source(Record):
     """
 
     spec: str
-    kind: Literal["timm", "torchvision", "hf-hub", "local-dir", "code", "object"]
+    kind: Literal["timm", "torchvision", "ultralytics", "hf-hub", "local-dir", "code", "object"]
     name: str
     kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
     num_classes: int | None = None
@@ -546,7 +550,7 @@ class Source(Record):
     @property
     def is_registry(self) -> bool:
         """Whether `load` may build it without running code that came with the bundle."""
-        return self.kind in {"timm", "torchvision", "hf-hub", "local-dir"}
+        return self.kind not in {"code", "object"}
 
 
 class Check(Record):

@@ -3,6 +3,7 @@
 from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.spd_avg_pool import SPDAvgPool
+from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
 from spdify.blocks.spd_conv import SPDConv
 from spdify.blocks.spd_functional_conv import SPDFunctionalConv
@@ -18,6 +19,7 @@ from spdify.blocks.std_conv_spd import StdConvSPD
 __all__ = [
     "ConvSPD",
     "SPDAvgPool",
+    "SPDBatchNorm2d",
     "SPDCondConv",
     "SPDConv",
     "SPDFunctionalConv",

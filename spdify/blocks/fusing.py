@@ -19,6 +19,7 @@ from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
 from spdify.blocks.spd_avg_pool import SPDAvgPool
+from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
 from spdify.blocks.spd_conv import SPDConv, strided_weight
 from spdify.blocks.spd_functional_conv import SPDFunctionalConv
@@ -224,6 +225,7 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 #: Blocks that are what they are: they move positions to channels for whoever comes next, or choose among others.
 NO_OTHER_FORM: dict[type[nn.Module], str] = {
     SpaceToDepth: "the next layers read all positions as channels",
+    SPDBatchNorm2d: "it normalises channels that were positions",
     SPDGroupNorm: "it normalises channels that were positions",
     SPDPerChannels: "it chooses among blocks, each of which is fused",
 }

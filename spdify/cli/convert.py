@@ -71,6 +71,7 @@ def convert(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -94,6 +95,7 @@ def convert(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
             reparameterize=reparameterize,
+            trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         onnx_options = OnnxOptions(seed=seed) if opset is None else OnnxOptions(opset=opset, seed=seed)
         if dry_run and (init, width_factor, depth_factor) != ("exact", 1, 1):

@@ -12,7 +12,7 @@ from spdify.cli.terminal import output_console, print_json, steps
 
 FORM_HELP = (
     "spd: as it is; fused: strided convolutions, what nobody trained as it was; space-to-depth: ONNX's own operator; "
-    "auto: the fastest here."
+    "auto: the fastest here (default: fused; spd for ultralytics)."
 )
 
 
@@ -22,13 +22,14 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder to write (default: ./MODEL-FORM-FORMAT)."),
     ] = None,
-    form: Annotated[str, typer.Option(metavar="spd|fused|space-to-depth|auto", help=FORM_HELP)] = "fused",
+    form: Annotated[str, typer.Option(metavar="spd|fused|space-to-depth|auto", help=FORM_HELP)] = "",
     file_format: Annotated[
         str,
         typer.Option(
             "--format",
-            metavar="onnx|pt2|python",
-            help="ONNX; an archive for torch.export.load; or one Python file and its weights, without spdify.",
+            metavar="onnx|pt2|python|ultralytics",
+            help="ONNX; an archive for torch.export.load; one Python file and its weights, without spdify; or a .pt "
+            "that Ultralytics' package (extra, AGPL-3.0) validates, trains and exports.",
         ),
     ] = "onnx",
     dtype: Annotated[
@@ -54,6 +55,7 @@ def export(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -74,12 +76,13 @@ def export(
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed, reparameterize=reparameterize,
+            trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         settings = ExportSettings(
             form=form, format=file_format, dtype=dtype, opset=OnnxOptions.opset if opset is None else opset,
             dynamic_size=dynamic_size, threads=threads,
         )  # fmt: skip
-        folder = output or default_output(model, form, file_format)
+        folder = output or default_output(model, settings.form, file_format)
         record = write(model, folder, settings=settings, code=code, overwrite=overwrite, progress=step, **build)
     if as_json:
         print_json({"folder": str(folder), "export": record})

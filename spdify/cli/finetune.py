@@ -163,6 +163,7 @@ def finetune(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -201,6 +202,7 @@ def finetune(
             build = o.build_arguments(
                 pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
                 model_kwargs=model_kwargs, input_size=input_size, seed=seed, reparameterize=reparameterize,
+                trust_checkpoint=trust_checkpoint,
             )  # fmt: skip
             asked = _Asked(
                 model=model or "",

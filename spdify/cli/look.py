@@ -21,6 +21,7 @@ def inspect(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -37,6 +38,7 @@ def inspect(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
             reparameterize=reparameterize,
+            trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         step("finding the sites")
         found = inspect_model(model, code=code, **build)
@@ -67,6 +69,7 @@ def report(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -94,6 +97,7 @@ def report(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed,
             reparameterize=reparameterize,
+            trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         step("comparing")
         made = make_report(model, other, rules=rules, overrides=overrides or (), code=code, **build)

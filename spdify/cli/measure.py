@@ -40,6 +40,7 @@ def evaluate(
     input_size: o.InputSize = None,
     seed: o.Seed = 0,
     reparameterize: o.Reparameterize = False,
+    trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -62,6 +63,7 @@ def evaluate(
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
             model_kwargs=model_kwargs, input_size=input_size, seed=seed, reparameterize=reparameterize,
+            trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         found = measure(
             model, data=data, split=split,

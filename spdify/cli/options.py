@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from spdify.sources import BuildArguments
 
 MODEL_HELP = (
-    "A timm name (resnet50), torchvision:NAME (tv:NAME), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
+    "A timm name (resnet50), torchvision:NAME (tv:NAME), ultralytics:NAME (yolov5n, yolov8s, yolo11n …; with the extra "
+    "spdify[ultralytics], which is AGPL-3.0), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
     "package.module:FACTORY, or a folder that spdify wrote."
 )
 MAX_SEED = 2**32 - 1  # what NumPy takes, too
@@ -68,6 +69,14 @@ Reparameterize = Annotated[
         "--reparameterize",
         help="Fold training-time branches first (timm's reparameterize_model): mobileone, repvgg, fastvit …",
         rich_help_panel=SHAPE,
+    ),
+]
+TrustCheckpoint = Annotated[
+    bool,
+    typer.Option(
+        "--trust-checkpoint",
+        help="Read an Ultralytics file (ultralytics:FILE.pt) although reading it runs code from it.",
+        rich_help_panel=WEIGHTS,
     ),
 ]
 Code = Annotated[
@@ -184,6 +193,7 @@ def build_arguments(
     input_size: str | None,
     seed: int,
     reparameterize: bool,
+    trust_checkpoint: bool,
 ) -> BuildArguments:
     """Put the options of the command line together.
 
@@ -201,6 +211,7 @@ def build_arguments(
         input_size=None if input_size is None else parse_input_size(input_size),
         seed=seed,
         reparameterize=reparameterize,
+        trust_checkpoint=trust_checkpoint,
     )
 
 

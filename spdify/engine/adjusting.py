@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from spdify.blocks import SPDGroupNorm
+from spdify.blocks import SPDBatchNorm2d, SPDGroupNorm
 from spdify.engine.carrying import follow_change
 from spdify.engine.places import place_of
 from spdify.errors import PlanError
@@ -73,12 +73,21 @@ def adjust(model: nn.Module, adjustment: Adjustment) -> None:
 
 
 def _block(module: nn.Module, adjustment: Adjustment, before: int) -> nn.Module:
-    """Make what takes the place of a module: another activation, or a group norm of phases."""
+    """Make what takes the place of a module: another activation, or a norm of phases."""
     if adjustment.block in ACTIVATIONS:
         return ACTIVATIONS[adjustment.block]().train(module.training)
+    if adjustment.block == SPDBatchNorm2d.__name__ and type(module) is nn.BatchNorm2d:
+        return SPDBatchNorm2d.from_norm(module, _copies(adjustment))
     if not isinstance(module, nn.GroupNorm) or adjustment.block != SPDGroupNorm.__name__:
         raise _differs(adjustment, f"no place for a {adjustment.block}")
     return SPDGroupNorm.from_norm(module, module.num_channels // max(before, 1))
+
+
+def _copies(adjustment: Adjustment) -> int:
+    copies = adjustment.takes.copies if adjustment.takes is not None else None
+    if copies is None:
+        raise _differs(adjustment, "channels with different numbers of copies")
+    return copies
 
 
 def _follow(module: nn.Module, change: TensorChange, adjustment: Adjustment) -> None:

@@ -15,6 +15,7 @@ from spdify.engine.classifiers import replace_heads
 from spdify.engine.guards import guard_classifier, guard_folding
 from spdify.engine.places import block_places
 from spdify.engine.repeating import repeat_blocks
+from spdify.engine.ultralytics_hooks import remember
 from spdify.engine.weight_map import map_weights
 from spdify.errors import PlanError
 from spdify.graph.adapters import unlike
@@ -56,8 +57,21 @@ def apply_lazily(model: nn.Module, plan: Plan) -> nn.Module:
     return _apply(model, plan, lazy_copy)
 
 
+def apply_structure(model: nn.Module, plan: Plan) -> nn.Module:
+    """Convert a copy as `apply` does, of a network that may be another where the plan changes nothing (its head, say).
+
+    Raises:
+        PlanError: It is another where the plan does.
+    """
+    return _converted(model, plan, detached_copy)
+
+
 def _apply(model: nn.Module, plan: Plan, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
     check_fingerprint(model, plan)
+    return _converted(model, plan, copy)
+
+
+def _converted(model: nn.Module, plan: Plan, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
     converted = copy(model)
     # Meta blocks have no weights to copy into: the mapped tensors become theirs.
     weights = map_weights(model.state_dict(keep_vars=False), plan)
@@ -123,6 +137,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
     adjusted = adjust_modules(model, plan, places)
     guard_classifier(model, adjusted)
     guard_folding(model, (*adjusted, *(path for paths in places.values() for path in paths)))
+    remember(model, plan)
 
 
 def _check_expression(owner: nn.Module, site: Site) -> None:

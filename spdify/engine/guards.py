@@ -11,6 +11,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING
 
+from spdify.engine.ultralytics_hooks import is_ultralytics
 from spdify.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def guard_folding(model: nn.Module, replaced: Iterable[str]) -> None:
     around = {path[:end] for path in replaced for end in _ends(path)}
     for path in around:
         module = model.get_submodule(path)
+        if is_ultralytics(module):  # whose fuse() knows blocks
+            continue
         for name in FOLDING:
             if _takes_nothing(getattr(type(module), name, None)):
                 # Kept by copies and by pickle: a partial of a function of this module.

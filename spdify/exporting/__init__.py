@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spdify.exporting.batch import SIZE_CHECK, fixed_size
+from spdify.exporting.batch import BATCH_CHECK, SIZE_CHECK, fixed_size
 from spdify.exporting.examples import Example, MakeInputs
 from spdify.exporting.export import export_onnx, write_unchecked
 from spdify.exporting.files import UNVERIFIED
@@ -11,8 +11,10 @@ from spdify.exporting.native import use_native
 from spdify.exporting.options import HALF_TOLERANCE, OnnxOptions
 from spdify.exporting.runtime import OnnxModel
 from spdify.exporting.torch_files import export_pt2, export_python
+from spdify.exporting.ultralytics_file import export_ultralytics
 
 __all__ = [
+    "BATCH_CHECK",
     "HALF_TOLERANCE",
     "SIZE_CHECK",
     "UNVERIFIED",
@@ -25,6 +27,7 @@ __all__ = [
     "export_onnx",
     "export_pt2",
     "export_python",
+    "export_ultralytics",
     "fixed_size",
     "use_native",
     "write_unchecked",

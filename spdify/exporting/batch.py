@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from spdify.exporting.examples import Examples
 
-CHECK_NAME, SIZE_CHECK = "dynamic batch", "dynamic size"
+BATCH_CHECK, SIZE_CHECK = "dynamic batch", "dynamic size"
 #: A trace may leave a size open that no other number fits: the network itself is asked first.
 ONE_SIZE = "the network itself takes no images, or none of the other sizes that were tried"
 FIXED_BATCH = 1
@@ -59,7 +59,7 @@ def export_open(
         program = export_program(model, examples, opset=opset, batch=TRACED_BATCH, dynamic=True, sizes=True)
     except ExportError as fault:
         return replace(export_batch(model, original, examples, opset), size=fixed_size(fault.message))
-    passed = Check(name=CHECK_NAME, outcome="passed")
+    passed = Check(name=BATCH_CHECK, outcome="passed")
     return Exported(program, dynamic=True, check=passed, size=Check(name=SIZE_CHECK, outcome="passed"))
 
 
@@ -85,14 +85,14 @@ def export_batch(model: nn.Module, original: nn.Module | None, examples: Example
     except ExportError as fault:
         fixed = export_program(model, examples, opset=opset, batch=FIXED_BATCH, dynamic=False)
         return Exported(fixed, dynamic=False, check=_blame(original, examples, opset, fault.message))
-    return Exported(program, dynamic=True, check=Check(name=CHECK_NAME, outcome="passed"))
+    return Exported(program, dynamic=True, check=Check(name=BATCH_CHECK, outcome="passed"))
 
 
 def _blame(original: nn.Module | None, examples: Examples, opset: int, why: str) -> Check:
     """Say whether the conversion (failed) or the original (nothing to hold the conversion to) fixes the batch."""
     if original is None:
         detail = f"batch fixed at {FIXED_BATCH}, and no original to tell whether conversion is the cause: {why}"
-        return Check(name=CHECK_NAME, outcome="not run", detail=detail)
+        return Check(name=BATCH_CHECK, outcome="not run", detail=detail)
     try:
         # All the way to ONNX: a batch that ends up in an attribute (CondConv's groups) traces but does not translate.
         export_program(original, examples, opset=opset, batch=TRACED_BATCH, dynamic=True)
@@ -100,6 +100,6 @@ def _blame(original: nn.Module | None, examples: Examples, opset: int, why: str)
         detail = (
             f"batch fixed at {FIXED_BATCH}; the original does not export with an open batch either: {fault.message}"
         )
-        return Check(name=CHECK_NAME, outcome="not run", detail=detail)
+        return Check(name=BATCH_CHECK, outcome="not run", detail=detail)
     detail = f"the original exports with an open batch, the converted model does not: {why}"
-    return Check(name=CHECK_NAME, outcome="failed", detail=detail)
+    return Check(name=BATCH_CHECK, outcome="failed", detail=detail)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from spdify.errors import ExportError
-from spdify.exporting.batch import CHECK_NAME, FIXED_BATCH, SIZE_CHECK, fixed_size
+from spdify.exporting.batch import BATCH_CHECK, FIXED_BATCH, SIZE_CHECK, fixed_size
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import TRACED_BATCH, Examples, tensors_in
 from spdify.exporting.export import BATCHES, other_sizes, require_exportable
@@ -113,7 +113,7 @@ def _export(
         opened = {check.name for check in checks if check.outcome == "passed"}
         expected = partial(reference_outputs, reference)
         runs = [
-            (f"batch {batch}", examples.at(batch)) for batch in (BATCHES if CHECK_NAME in opened else (FIXED_BATCH,))
+            (f"batch {batch}", examples.at(batch)) for batch in (BATCHES if BATCH_CHECK in opened else (FIXED_BATCH,))
         ]
         if SIZE_CHECK in opened:
             runs += [(run.name.removeprefix("onnx "), run.example) for run in others]
@@ -127,7 +127,7 @@ def _export(
 
 def _traced(model: nn.Module, examples: Examples, *, sizes: bool) -> tuple[ExportedProgram, list[Check]]:
     """Trace with as much open as the network lets stay open, and say what is."""
-    passed = Check(name=CHECK_NAME, outcome="passed")
+    passed = Check(name=BATCH_CHECK, outcome="passed")
     checks: list[Check] = []
     if sizes:
         try:
@@ -141,7 +141,7 @@ def _traced(model: nn.Module, examples: Examples, *, sizes: bool) -> tuple[Expor
     except ExportError as fault:
         why = f"batch fixed at {FIXED_BATCH}: {fault.message}"
         program = trace(model, examples, batch=FIXED_BATCH, dynamic=False)
-        return program, [Check(name=CHECK_NAME, outcome="not run", detail=why), *checks]
+        return program, [Check(name=BATCH_CHECK, outcome="not run", detail=why), *checks]
 
 
 def _outputs(network: Callable[..., Any], example: Example) -> list[Array]:

@@ -192,9 +192,17 @@ def _carry_batch_norm(module: nn.Module, taken: Layout) -> Step:
         inner = getattr(module, name, None)
         if isinstance(inner, nn.Module) and not (is_activation(inner) or type(inner) is nn.Identity):
             _stop(f"its {name} is a {type(inner).__name__}")
+    if taken.norms == "shared":
+        return _share_batch_norm(module, taken)
     tensors = _repeated(module, ("weight", "bias", "running_mean", "running_var"), taken)
     numbers = {"num_features": taken.new} if hasattr(module, "num_features") else {}
     return Step("carrier", taken, tensors, numbers)
+
+
+def _share_batch_norm(module: nn.Module, taken: Layout) -> Step:
+    if type(module) is not nn.BatchNorm2d or taken.inner != 1 or taken.copies is None:
+        _stop("only a torch.nn.BatchNorm2d over as many copies of every channel can be shared by them")
+    return Step("carrier", taken, block="SPDBatchNorm2d")
 
 
 def _carry_group_norm(module: Any, taken: Layout) -> Step:  # noqa: ANN401 - as above

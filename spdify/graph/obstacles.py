@@ -74,6 +74,11 @@ class ModuleFacts:
         found: nn.Module = self._modules[path]
         return found
 
+    def parent(self, path: str) -> str:
+        """Give the class of the module that holds the one at `path`; empty where that is the model itself."""
+        holder = path.rpartition(".")[0]
+        return type(self._modules[holder]).__name__ if holder else ""
+
     def bonds(self, path: str, *, own_reads: bool = False) -> tuple[str, ...]:
         """Reasons not to change the number of channels of the module at `path`.
 

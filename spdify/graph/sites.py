@@ -307,6 +307,7 @@ def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of al
         expression=first.place.expression if first.place is not None else "",
         operator=cast("Operator", first.operator),  # an adaptive pool is no site
         type_name=first.type_name,
+        parent=facts.parent(first.owner) if first.called else "",
         geometry=first.geometry,
         calls=shapes,
         aliases=facts.aliases(first.owner),

@@ -4,8 +4,9 @@ The model is traced on a copy without weights, with timm's and torchvision's lis
 convolution and pool of `torch.nn`, subclasses too, is a leaf; composite leaves that hold such modules are opened in
 turn. Nothing is eliminated: fx's dead-code elimination drops in-place operations.
 
-Where a module cannot be followed whole (detectors branch on what they find), one forward pass shows what it calls, and
-each called module is traced on its own with the inputs that it gets there, and so on down.
+A module inside whose own code cannot be followed (a detector's head makes anchors from sizes) is closed, and the trace
+tried again around it. Where that is no help (detectors branch on what they find), one forward pass shows what the
+module calls, and each called module is traced on its own with the inputs that it gets there, and so on down.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from spdify.graph.windows import FUNCTION_OPERATORS, LP_POOL, function_geometry
 from spdify.records import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from spdify.records import Inputs, Mode, Shape
 
@@ -107,8 +108,9 @@ class Trace:
 class _Reader(fx.Interpreter):
     """Runs a traced graph on fake tensors and notes operators with their shapes."""
 
-    def __init__(self, graph_module: fx.GraphModule, path: str, inside: str) -> None:
+    def __init__(self, graph_module: fx.GraphModule, path: str, inside: str, closed: Mapping[str, TraceError]) -> None:
         super().__init__(graph_module, garbage_collect_values=False)
+        self._closed = closed
         self.trace, self.slices = Trace(), SliceBook()
         self._path, self._inside = path, inside
         self._node: fx.Node | None = None
@@ -147,6 +149,9 @@ class _Reader(fx.Interpreter):
         out = super().call_module(target, args, kwargs)
         module = self.fetch_attr(target)
         path = self._full(target)
+        if (why := self._closed.get(target)) is not None:
+            self.trace.absorb(_trace_calls_of(module, (args, kwargs), path, why, inside=self._inside))
+            return out
         operator = module_operator(module)
         if operator is not None:
             x = args[0] if args else kwargs.get("input", kwargs.get("x"))  # as torch and timm name it
@@ -166,7 +171,7 @@ class _Reader(fx.Interpreter):
         try:
             self.trace.absorb(_trace_into(module, (args, kwargs), path=path, inside=path))
         except TraceError as error:
-            self.trace.absorb(_trace_calls_of(module, (args, kwargs), path, error))
+            self.trace.absorb(_trace_calls_of(module, (args, kwargs), path, error, inside=path))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         """Note a functional convolution or pool, and spatial slices."""
@@ -226,16 +231,20 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - arguments of any kind
 def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", inside: str = "") -> Trace:
     """Trace one module, which is at `path` in the user's model and, if that is not empty, a part of `inside`."""
     entry = Entry(model, *inputs)
-    tracer = SiteTracer(root_type=type(model) if inside else None)
-    try:
-        graph = tracer.trace(entry)
-    except NEEDS_DATA:
-        raise
-    except Exception as error:
-        where = tracer.last_path.removeprefix("model").removeprefix(".")
-        msg = f"cannot trace {path or type(model).__name__}, near {where or 'its top'}: {error}"
-        raise TraceError(msg) from error
-    reader = _Reader(fx.GraphModule(tracer.root, graph), path, inside)
+    closed: dict[str, TraceError] = {}
+    while True:
+        tracer = SiteTracer(type(model) if inside else None, closed)
+        try:
+            graph = tracer.trace(entry)
+            break
+        except NEEDS_DATA:
+            raise
+        except Exception as error:
+            why = _cannot_trace(tracer, path, type(model).__name__, error)
+            if tracer.failed_path in {"", "model", *closed}:
+                raise why from error
+            closed[tracer.failed_path] = why
+    reader = _Reader(fx.GraphModule(tracer.root, graph), path, inside, closed)
     try:
         reader.run(entry.tensors)
     except NEEDS_DATA:
@@ -251,14 +260,22 @@ def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", in
     return reader.trace
 
 
-def _trace_calls_of(module: nn.Module, inputs: tuple[Any, Any], path: str, why: TraceError) -> Trace:
+def _cannot_trace(tracer: SiteTracer, path: str, title: str, error: Exception) -> TraceError:
+    """Say in which module's own code a trace failed, and after which call."""
+    failed, last = (at.removeprefix("model").removeprefix(".") for at in (tracer.failed_path, tracer.last_path))
+    where = last.removeprefix(failed).removeprefix(".") if last.startswith(f"{failed}.") else last
+    full = ".".join(filter(None, (path, failed)))
+    return TraceError(f"cannot trace {full or title}, near {where or 'its top'}: {error}")
+
+
+def _trace_calls_of(module: nn.Module, inputs: tuple[Any, Any], path: str, why: TraceError, *, inside: str) -> Trace:
     """Trace what a composite leaf calls, where it cannot be opened itself."""
     try:
         call = record_calls(module, inputs, path=path)
     except TraceError:
         # The attempt to trace it may have left something in it: then the census alone sees what is in there.
         return Trace(unopened={path: why.message})
-    return _trace_children(call, why, inside=path)
+    return _trace_children(call, why, inside=inside)
 
 
 def _trace_children(call: SeenCall, why: TraceError, *, inside: str = "") -> Trace:

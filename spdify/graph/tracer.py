@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from spdify.graph.adapters import module_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 BLOCKS_PACKAGE = "spdify.blocks"
 
@@ -60,15 +61,48 @@ class Entry(nn.Module):
         return self.model(*args, **kwargs)
 
 
+def _count_of_parts(node: fx.Node) -> int | None:
+    """Give into how many tensors a call of `chunk` or `split` parts one; None where it is none, or does not say."""
+    second = node.args[1] if len(node.args) > 1 else None
+    if node.target in {"chunk", torch.chunk} and isinstance(second, int):
+        return second
+    if node.target in {"split", torch.split} and isinstance(second, (list, tuple)):
+        return len(second)
+    return None
+
+
+class _Parts(fx.Proxy):
+    """Parts of a tensor whose code says how many: they can be listed, where torch.fx must see them unpacked.
+
+    That they are fewer, as `chunk` gives of a short axis, the run of the trace finds out.
+    """
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, parts: int) -> None:
+        super().__init__(node, tracer)
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return self._parts
+
+    def __iter__(self) -> Iterator[fx.Proxy]:
+        return iter([self[i] for i in range(self._parts)])  # type: ignore[index]  # by fx's own operators
+
+
 class SiteTracer(fx.Tracer):
     """Tracer that stops at every convolution and pool, at spdify's own blocks and at the libraries' leaves."""
 
-    def __init__(self, root_type: type[nn.Module] | None = None) -> None:
-        """Enter modules of `root_type` even where a library says not to: that is how a composite leaf is opened."""
+    def __init__(self, root_type: type[nn.Module] | None = None, closed: Collection[str] = ()) -> None:
+        """Enter modules of `root_type` even where a library says not to: that is how a composite leaf is opened.
+
+        Those at the paths `closed` are not entered.
+        """
         modules, functions, spaces = _library_leaves()
         super().__init__(autowrap_modules=(sys.modules["math"], *spaces), autowrap_functions=functions)
         self._leaves = tuple(kind for kind in modules if kind is not root_type and kind is not nn.Sequential)
+        self._closed = frozenset(closed)
         self.last_path = ""
+        #: Path of the innermost module in whose own code the trace failed.
+        self.failed_path = ""
         #: Tensors that the traced code reads from modules, by id: torch.fx shows parameters as nodes, of a buffer only
         #: the constants that are computed from it.
         self.read: set[int] = set()
@@ -79,11 +113,27 @@ class SiteTracer(fx.Tracer):
             self.read.add(id(attr_val))
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - as fx has it
+        """Note where the trace fails."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed_path = self.failed_path or self.path_of_module(m)
+            raise
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Stand for what a node gives."""
+        parts = _count_of_parts(node)
+        return super().proxy(node) if parts is None else _Parts(node, self, parts)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether to stop at `m`."""
         self.last_path = module_qualified_name
         return (
             module_operator(m) is not None
+            or module_qualified_name in self._closed
             or isinstance(m, NORMS)
             or type(m).__module__.startswith(BLOCKS_PACKAGE)
             or isinstance(m, self._leaves)

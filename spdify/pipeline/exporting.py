@@ -16,6 +16,7 @@ from spdify.engine import fuse_blocks
 from spdify.engine.fusing import BLOCKS
 from spdify.errors import CheckFailedError, ExportError, UsageError
 from spdify.exporting import (
+    BATCH_CHECK,
     HALF_TOLERANCE,
     SIZE_CHECK,
     UNVERIFIED,
@@ -26,6 +27,7 @@ from spdify.exporting import (
     export_onnx,
     export_pt2,
     export_python,
+    export_ultralytics,
     fixed_size,
     use_native,
 )
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from spdify.sources import BuildArguments
 
 Form = Literal["spd", "fused", "space-to-depth"]
-Format = Literal["onnx", "pt2", "python"]
+Format = Literal["onnx", "pt2", "python", "ultralytics"]
 FORMS: tuple[Form, ...] = get_args(Form)
 FORMATS: tuple[Format, ...] = get_args(Format)
 DTYPES = ("float32", "float16")
@@ -66,15 +68,16 @@ class ExportSettings:
     Attributes:
         form: `spd` as it is; `fused` as strided convolutions, and what nobody trained as it was before;
             `space-to-depth` with ONNX's own operator where a site is dense, fused elsewhere; `auto` the fastest of
-            these on this machine.
-        format: `onnx`; `pt2`, for `torch.export.load`; `python`, a file with one class, and its weights.
+            these on this machine. By default `fused`, or `spd` for a file that is trained on.
+        format: `onnx`; `pt2`, for `torch.export.load`; `python`, a file with one class, and its weights; `ultralytics`,
+            a file (.pt) for the package that a YOLO network comes from.
         dtype: `float32`, or `float16` (ONNX only).
         opset: Of ONNX.
         dynamic_size: Whether height and width stay open; by default, where form and network let them.
         threads: With how many `auto` measures; None for as many as there are cores.
     """
 
-    form: str = "fused"
+    form: str = ""
     format: str = "onnx"
     dtype: str = "float32"
     opset: int = OnnxOptions.opset
@@ -83,6 +86,13 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         """Refuse what there is not."""
+        if not self.form:
+            object.__setattr__(self, "form", "spd" if self.format == "ultralytics" else "fused")
+        if self.format == "ultralytics" and self.form != "spd":
+            raise UsageError(
+                f"cannot write the form {self.form} for ultralytics: its trainer builds networks anew, with blocks",
+                hint="Leave out --form; the package's own fuse() and export() give the deployed form.",
+            )
         for name, value, known in (
             ("form", self.form, (*FORMS, "auto")),
             ("format", self.format, FORMATS),
@@ -262,10 +272,12 @@ class _Export:
         checks = (*checks, *written)
         self._require_open_size(checks)
         names = {check.name for check in checks if check.outcome == "passed"}
+        if self.settings.format == "ultralytics":  # a module, as it was
+            names |= {BATCH_CHECK, SIZE_CHECK}
         record = self.opened.record
         return ExportRecord(
             model=self.opened.source.name, form=form, format=self.settings.format, dtype=self.settings.dtype,
-            files=files, inputs=self.opened.inputs, dynamic_batch="dynamic batch" in names,
+            files=files, inputs=self.opened.inputs, dynamic_batch=BATCH_CHECK in names,
             dynamic_size=SIZE_CHECK in names, opset=opset, sites=formed.sites, checks=checks,
             preprocessing=record.preprocessing if record else None, classes=record.classes if record else (),
             source=self.opened.source, versions=versions(),
@@ -300,6 +312,8 @@ class _Export:
             files, checks = export_pt2(
                 formed.model, place, make_inputs=self.inputs, reference=self.network, options=options
             )
+        elif self.settings.format == "ultralytics":
+            files, checks = export_ultralytics(formed.model, place, make_inputs=self.inputs, options=options)
         else:
             title = f"{self.opened.source.name}, form {formed.form}"
             files, checks = export_python(

@@ -30,9 +30,13 @@ class UnstrideConvParams(Record):
     Attributes:
         channels: `carry` lets s² times the channels go on to the next layers, as in the released networks; `reduce`
             brings them back by a 1×1 convolution behind each.
+        norms: Of channels that are carried: `each` phase gets a batch norm's weight, bias and statistics of its own, as
+            in ResNet50-SPD, or those of a channel are `shared`, as in YOLOv5-SPD. Shared statistics count positions
+            that the strided convolution left out.
     """
 
     channels: Literal["carry", "reduce"] = "carry"
+    norms: Literal["each", "shared"] = "each"
 
 
 class UnstrideConv(Rewrite[UnstrideConvParams]):
@@ -59,7 +63,8 @@ class UnstrideConv(Rewrite[UnstrideConvParams]):
         """All phases of each channel, the first of which is the old channel; None where they are brought back."""
         if self.params.channels == "reduce":
             return None
-        return Layout(runs=((site.geometry.out_channels, math.prod(site.geometry.stride)),), how="select")
+        runs = ((site.geometry.out_channels, math.prod(site.geometry.stride)),)
+        return Layout(runs=runs, how="select", norms=self.params.norms)
 
     def reduced(self) -> Self:
         """Give the same with the channels brought back."""
@@ -71,7 +76,11 @@ class UnstrideConv(Rewrite[UnstrideConvParams]):
 
     def claim(self, site: Site) -> Claim:
         """Exact."""
-        carried = self.leaves(site) is not None
+        layout = self.leaves(site)
+        if layout is not None and layout.norms == "shared":
+            words = "the norm behind takes its statistics from all phases, of which the original's sees the first"
+            return Claim(value="exact", training=f"same gradients with the statistics held; in training {words}")
+        carried = layout is not None
         words = (
             "what the next layers read of the other phases starts at zero and learns, so their statistics count too"
             if carried

@@ -123,6 +123,7 @@ class Match(Record):
     Attributes:
         operator: One of these, with (`conv2d`) or without (`conv`) the number of axes.
         type: Globs, one of which fits the class of the module or the name of the function.
+        parent: Globs, one of which fits the class of the module that holds the site's.
         path: Globs, one of which fits the module path; `*` goes across dots.
         exclude: Globs, none of which fits the module path.
         kernel: Size along every axis, or a list of the size along each; so are `stride` and `dilation`.
@@ -133,6 +134,7 @@ class Match(Record):
 
     operator: Operators | None = None
     type: Globs | None = None
+    parent: Globs | None = None
     path: Globs | None = None
     exclude: Globs | None = None
     kernel: PerAxis | None = None

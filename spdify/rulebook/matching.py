@@ -28,6 +28,7 @@ def matches(match: Match, site: Site, *, index: int, total: int) -> bool:
     return (
         _operator_is(match.operator, site)
         and (match.type is None or _fits(match.type, site.type_name))
+        and (match.parent is None or _fits(match.parent, site.parent))
         and (match.path is None or _fits(match.path, site.path))
         and (match.exclude is None or not _fits(match.exclude, site.path))
         and _axes_are(match.kernel, geometry.kernel)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spdify.errors import SourceError
+from spdify.errors import SourceError, UsageError
 from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import build_code
 from spdify.sources.options import BuildOptions
@@ -16,6 +16,7 @@ from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import check_rebuilds, has_unsaved_tensors, hollow_out, is_hollow, on_meta
 from spdify.sources.timm_source import build_timm
 from spdify.sources.torchvision_source import build_torchvision
+from spdify.sources.ultralytics_source import build_ultralytics
 from spdify.sources.weights import assign_weights, fits, load_weights
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _BUILDERS: dict[str, Callable[[ParsedSpec, BuildOptions], LoadedModel]] = {
     "timm": build_timm,
     "torchvision": build_torchvision,
+    "ultralytics": build_ultralytics,
     "hf-hub": build_timm,
     "local-dir": build_timm,
     "code": build_code,
@@ -52,6 +54,11 @@ def build(spec: str, options: BuildOptions | None = None) -> LoadedModel:
     """
     options = options or BuildOptions()
     parsed = parse_spec(spec)
+    if options.trust_checkpoint and not (parsed.kind == "ultralytics" and parsed.is_file):
+        raise UsageError(
+            f"Cannot use --trust-checkpoint for {parsed.canonical}: nothing that runs code is read for it.",
+            hint="It is for ultralytics:FILE.pt.",
+        )
     loaded = _build(parsed, options) if options.checkpoint is None else _build_for(options.checkpoint, parsed, options)
     if options.reparameterize:
         reparameterize(loaded)
@@ -106,4 +113,8 @@ def reparameterize(loaded: LoadedModel) -> None:
 
 def _may_rebuild_otherwise(parsed: ParsedSpec, options: BuildOptions) -> bool:
     """Whether something besides the recorded arguments has shaped the model."""
-    return parsed.kind in {"hf-hub", "local-dir"} or (parsed.kind == "torchvision" and options.pretrained)
+    return (
+        parsed.kind in {"hf-hub", "local-dir"}
+        or (parsed.kind == "torchvision" and options.pretrained)
+        or (parsed.kind == "ultralytics" and parsed.is_file)
+    )

@@ -52,6 +52,7 @@ class BuildArguments(TypedDict, total=False):
     input_size: tuple[int, ...] | None
     seed: int
     reparameterize: bool
+    trust_checkpoint: bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class BuildOptions:
         seed: Seed of the random weights.
         reparameterize: Fold training-time branches into single convolutions (timm's `reparameterize_model`), after the
             weights were loaded.
+        trust_checkpoint: Read a file of Ultralytics although that runs code from it.
     """
 
     pretrained: bool = False
@@ -78,6 +80,7 @@ class BuildOptions:
     input_size: tuple[int, ...] | None = None
     seed: int = 0
     reparameterize: bool = False
+    trust_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

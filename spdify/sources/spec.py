@@ -12,20 +12,21 @@ from typing import Literal, TypeAlias
 
 from spdify.errors import UsageError
 
-SpecKind: TypeAlias = Literal["timm", "torchvision", "hf-hub", "local-dir", "code"]
+SpecKind: TypeAlias = Literal["timm", "torchvision", "ultralytics", "hf-hub", "local-dir", "code"]
 
 _PREFIXES: dict[str, SpecKind] = {
     "timm": "timm",
     "torchvision": "torchvision",
     "tv": "torchvision",
+    "ultralytics": "ultralytics",
     "hf-hub": "hf-hub",
     "hf_hub": "hf-hub",
     "local-dir": "local-dir",
 }
 
 FORMS = (
-    "Write a timm name (resnet50, timm:resnet50.a1_in1k), torchvision:NAME, hf-hub:ORG/NAME, local-dir:FOLDER, "
-    "path/to/file.py:FACTORY or package.module:FACTORY."
+    "Write a timm name (resnet50, timm:resnet50.a1_in1k), torchvision:NAME, ultralytics:NAME, hf-hub:ORG/NAME, "
+    "local-dir:FOLDER, path/to/file.py:FACTORY or package.module:FACTORY."
 )
 
 
@@ -55,8 +56,8 @@ class ParsedSpec:
 
     @property
     def is_file(self) -> bool:
-        """Whether the code lies in a file, not in an importable module."""
-        return self.kind == "code" and self.target.endswith(".py")
+        """Whether the code lies in a file, not in an importable module; of Ultralytics', whether the network does."""
+        return self.target.endswith({"code": ".py", "ultralytics": ".pt"}.get(self.kind, "\0"))
 
 
 def parse_spec(spec: str) -> ParsedSpec:
@@ -95,6 +96,8 @@ def _bare(spec: str) -> ParsedSpec:
             f"Cannot read the model spec '{spec}': a file needs the name of what builds the model.",
             hint=f"Write {spec}:FACTORY.",
         )
+    if spec.endswith(".pt"):
+        return ParsedSpec("ultralytics", spec)
     if "/" in spec or "\\" in spec:
         raise UsageError(
             f"Cannot read the model spec '{spec}': it names neither a registry nor a factory.",

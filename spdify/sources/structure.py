@@ -15,6 +15,7 @@ from spdify.sources.options import RESERVED_KWARGS
 from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.timm_source import timm_structure
 from spdify.sources.torchvision_source import torchvision_structure
+from spdify.sources.ultralytics_source import ultralytics_structure
 from spdify.sources.weights import own_tensors
 
 if TYPE_CHECKING:
@@ -79,8 +80,14 @@ def check_rebuilds(model: nn.Module, source: Source) -> None:
         )
 
 
+_STRUCTURES: dict[str, Callable[[Source], nn.Module]] = {
+    "torchvision": torchvision_structure,
+    "ultralytics": ultralytics_structure,
+}
+
+
 def _construct(source: Source) -> nn.Module:
-    model = torchvision_structure(source) if source.kind == "torchvision" else timm_structure(source)
+    model = _STRUCTURES.get(source.kind, timm_structure)(source)
     return fold_branches(model, name=source.spec) if source.reparameterized else model
 
 

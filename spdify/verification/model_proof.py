@@ -21,7 +21,7 @@ from spdify.engine import apply_lazily
 from spdify.engine.carrying import after_changes, before_changes
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
-from spdify.verification.carried_proof import without_dropout
+from spdify.verification.carried_proof import hold_shared_norms, without_dropout
 from spdify.verification.compare import carries_signal, relative_error, tensors_of
 from spdify.verification.inside import compare_inside, find_watched
 from spdify.verification.islands import find_islands
@@ -158,7 +158,7 @@ class _Comparison:
 
     def __init__(self, trial: Trial, plan: Plan, remark: str) -> None:
         self.tolerance = MODEL_TOLERANCE
-        self._trial, self._plan, self._remark = trial, plan, remark
+        self._trial, self._plan, self._remark, self._held = trial, plan, remark, ""
         self._before: dict[str, Tensor] = {}
         self.trained = self.ran = False
 
@@ -168,6 +168,9 @@ class _Comparison:
         self.ran = False
         trial.reference.train(mode == "train")
         trial.converted.train(mode == "train")
+        held = hold_shared_norms(trial.reference, self._plan)
+        hold_shared_norms(trial.converted, self._plan)
+        self._held = f"{len(held)} norms that phases share hold their statistics" if held and mode == "train" else ""
         self._before = {key: b.clone() for key, b in trial.reference.named_buffers()}
         with torch.no_grad(), whole_batch_statistics(trial.reference, trial.converted):
             try:
@@ -202,8 +205,8 @@ class _Comparison:
     def _judge(self, name: str, expected: object, actual: object) -> Check:
         error = relative_error(expected, actual)
         if error <= MODEL_TOLERANCE and carries_signal(expected) and not self._trial.watched:
-            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._remark)
-        remark = self._remark
+            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._words())
+        remark = self._words()
         if self._trial.watched or self.look_inside(always=not carries_signal(expected)):
             inside = self._inside()
             error, remark = inside.error, "; ".join(filter(None, (inside.detail, remark)))
@@ -215,6 +218,10 @@ class _Comparison:
             detail = "the output is constant: comparing it proves nothing"
             return Check(name=name, outcome="not run", value=error, detail=detail)
         return self._judge_error(name, error, remark, expected)
+
+    def _words(self) -> str:
+        """Say how the models are compared."""
+        return "; ".join(filter(None, (self._remark, self._held)))
 
     def look_inside(self, *, always: bool = False) -> bool:
         """Have what is inside the models compared from now on, where the original chooses (or `always`) and it can be.
