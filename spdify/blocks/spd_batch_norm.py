@@ -4,10 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@torch.fx.wrap
+def spd_batch_norm2d(  # noqa: PLR0913 - a norm's arguments
+    x: Tensor,
+    copies: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: tuple[Tensor | None, Tensor | None, Tensor | None],
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """Apply a batch norm to all copies of a channel at once; the function behind `SPDBatchNorm2d`.
+
+    Args:
+        x: (N, C·copies, H, W).
+        copies: Of each channel.
+        weight: (C,) or None.
+        bias: (C,) or None.
+        statistics: Running mean and variance, (C,), and the number of batches, all changed in training; or None.
+        training: Whether the batch's own statistics are used.
+        momentum: Share of a batch in the running statistics; None for their mean over all batches.
+        eps: Added to the variance.
+    """
+    mean, variance, count = statistics
+    if training and count is not None:
+        count.add_(1)
+        momentum = 1.0 / float(count) if momentum is None else momentum
+    # The phases of a channel lie one after the other, so they are as good as more rows.
+    batch, channels, rows, width = x.shape
+    together = x.reshape(batch, channels // copies, rows * copies, width)
+    normed = F.batch_norm(together, mean, variance, weight, bias, training or mean is None, momentum or 0.0, eps)
+    return normed.reshape(x.shape)
 
 
 class SPDBatchNorm2d(nn.BatchNorm2d):
@@ -56,9 +92,10 @@ class SPDBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch has it
         """Normalise (N, C·s², H, W)."""
-        # The phases of a channel lie one after the other, so they are as good as more rows.
-        channels, rows, width = input.shape[1] // self.copies, input.shape[2] * self.copies, input.shape[3]
-        return super().forward(input.reshape(-1, channels, rows, width)).reshape(input.shape)
+        statistics = (self.running_mean, self.running_var, self.num_batches_tracked)
+        return spd_batch_norm2d(
+            input, self.copies, self.weight, self.bias, statistics, self.training, self.momentum, self.eps
+        )
 
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""

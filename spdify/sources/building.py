@@ -113,8 +113,4 @@ def reparameterize(loaded: LoadedModel) -> None:
 
 def _may_rebuild_otherwise(parsed: ParsedSpec, options: BuildOptions) -> bool:
     """Whether something besides the recorded arguments has shaped the model."""
-    return (
-        parsed.kind in {"hf-hub", "local-dir"}
-        or (parsed.kind == "torchvision" and options.pretrained)
-        or (parsed.kind == "ultralytics" and parsed.is_file)
-    )
+    return parsed.kind in {"hf-hub", "local-dir"} or (parsed.kind == "torchvision" and options.pretrained)

@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils._pytree import tree_leaves
+
 from spdify.errors import SourceError, UsageError
 from spdify.records import Inputs, InputSpec, Preprocessing, Source
 from spdify.sources.construction import construct
@@ -22,6 +25,7 @@ from spdify.sources.ultralytics_package import ultralytics
 if TYPE_CHECKING:
     from torch import nn
 
+    from spdify.records import ParamValue
     from spdify.sources.options import BuildOptions, KwargValue
     from spdify.sources.spec import ParsedSpec
 
@@ -39,6 +43,7 @@ SCALES = "nsmlx"
 _ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Za-z0-9]+\((inplace=(True|False))?\)")
 _FETCHING = "TorchVision"  # a layer that downloads weights
 MAX_CONFIG = 100_000  # characters
+COMPARED_SIZE = 64  # two of the largest strides
 
 
 def build_ultralytics(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
@@ -76,7 +81,8 @@ def build_ultralytics(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
         raise UsageError(f"Cannot run {parsed.canonical} on {size[0]} channels: it was made for {channels}.")
     source = Source(
         spec=parsed.canonical,
-        kind="ultralytics",
+        # A file with a converted network cannot be built from a name; what it holds is handed over.
+        kind="object" if getattr(model.yaml, "plans", ()) else "ultralytics",
         name=parsed.name.removesuffix(".pt"),
         kwargs=kwargs,
         num_classes=len(model.names),
@@ -191,12 +197,37 @@ def _from_file(
         raise SourceError(f"Cannot read {file}: {type(error).__name__}: {error}") from error
     if type(model).__name__ not in CLASSES.values() or not isinstance(getattr(model, "yaml", None), dict):
         raise SourceError(f"Cannot use {file}: expected a network of Ultralytics, got {type(model).__name__}.")
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    names = [str(model.names[i]) for i in sorted(model.names)]
-    text = json.dumps(model.yaml, default=str)
-    _recorded_config(parsed.canonical, text)
-    return model, {"config": text, "classes": list(names)}
+    names: list[ParamValue] = [str(model.names[i]) for i in sorted(model.names)]
+    record: dict[str, KwargValue] = {"config": json.dumps(model.yaml, default=str), "classes": names}
+    if getattr(model.yaml, "plans", ()):
+        return model, record  # a converted network: it is as it is
+    again = _construct(parsed.canonical, _recorded_config(parsed.canonical, record["config"]), record, seed=0)
+    _require_same(again, model, file)
+    return again, record
+
+
+def _require_same(again: Any, model: Any, file: Path) -> None:  # noqa: ANN401 - modules with the package's attributes
+    """Give a network that was built from a file's configuration the file's weights, and compare both.
+
+    Raises:
+        SourceError: They differ: the file is of another version of the package, or was changed by hand.
+    """
+    x = torch.rand(1, _channels(model), COMPARED_SIZE, COMPARED_SIZE, generator=torch.Generator().manual_seed(0))
+    try:
+        again.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            pairs = zip(tree_leaves(again.eval()(x)), tree_leaves(model.eval()(x)), strict=True)
+            same = all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+    except (RuntimeError, ValueError) as error:
+        raise SourceError(
+            f"Cannot use {file}: its network is not the one of its configuration: {str(error).splitlines()[-1].strip()}",
+            hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
+        ) from error
+    if not same:
+        raise SourceError(
+            f"Cannot use {file}: built from its configuration, its network computes something else",
+            hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
+        )
 
 
 def _recorded_config(spec: str, text: object) -> dict[str, Any]:

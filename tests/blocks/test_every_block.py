@@ -15,6 +15,7 @@ from spdify.blocks import (
     SPDAvgPool,
     SPDConv,
     SPDFunctionalConv,
+    SPDBatchNorm2d,
     SPDGroupNorm,
     SPDMaxPool,
     SPDPerChannels,
@@ -75,6 +76,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "slice": lambda: SPDSubsample(4, (2, 3), (1, 0), (2, 3)),
     "functional": Given,
     "group norm": lambda: SPDGroupNorm(1, 4, 2),
+    "batch norm": lambda: SPDBatchNorm2d(2, 2),
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
@@ -145,7 +147,7 @@ def test_half_precision(make: Callable[[], nn.Module], x: torch.Tensor, dtype: t
 
 def test_autocast(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
     block = with_weights(make())
-    if isinstance(block, SPDGroupNorm):
+    if isinstance(block, (SPDGroupNorm, SPDBatchNorm2d)):
         pytest.skip("autocast leaves norms in the dtype of their input")
     with torch.autocast("cpu", torch.bfloat16):
         y = block(x)
@@ -157,8 +159,8 @@ def test_an_input_without_batch(make: Callable[[], nn.Module], x: torch.Tensor) 
     block = make()
     if isinstance(block, SPDSubsample):
         pytest.skip("a slice names its axes by number: without a batch it is another slice")
-    if isinstance(block, SPDGroupNorm):
-        pytest.skip("torch.nn.GroupNorm takes no input without a batch either")
+    if isinstance(block, (SPDGroupNorm, SPDBatchNorm2d)):
+        pytest.skip("the norms of torch.nn take no input without a batch either")
     torch.testing.assert_close(block(x[0]), block(x)[0])
 
 

@@ -270,3 +270,49 @@ def test_tensors_of_a_carrier_that_other_code_reads_stop_it(name: str, reason: s
     plan = planned(model)
     assert reason in next(d.reason for d in plan.applied if d.site.name == "site")
     compare(model, plan)
+
+
+class Conv(nn.Module):
+    """Convolution, norm and activation in one, of the name by which spd-released knows them."""
+
+    def __init__(self, *window: int, norm: type[nn.Module] = nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(*window), norm(window[1]), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+def units(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
+    return nn.Sequential(Conv(3, 8, 3, 2, 1), Conv(8, 16, 3, 2, 1, norm=norm), Conv(16, 6, 3, 1, 1))
+
+
+def test_space_to_depth_after_a_unit_has_its_phases_share_the_norm() -> None:
+    model = units()
+    plan = planned(model)
+    model.double()
+    randomise(model, seed=0)
+    converted = apply(model, plan)
+    assert type(converted[1].bn).__name__ == "SPDBatchNorm2d"
+    assert converted[1].bn.weight.shape == (16,)
+    assert converted[2].conv.in_channels == 64
+    x = torch.randn(2, 3, 34, 36, dtype=torch.float64)
+    assert relative_error(model.eval()(x), converted.eval()(x)) < 1e-12
+    grown = sum(p.numel() for p in converted.parameters()) - sum(p.numel() for p in model.parameters())
+    assert grown == 3 * 16 * 6 * 9 + 8 * 3 * (4 * 2 * 2 - 9)  # what reads four phases; the stem's larger kernel
+
+
+def test_in_training_a_shared_norm_sees_all_positions() -> None:
+    model = units().train()
+    converted = apply(model, planned(model)).double()
+    model.double()
+    x = torch.randn(2, 3, 34, 36, dtype=torch.float64)
+    assert relative_error(model(x), converted(x)) > 1e-6
+    assert not torch.allclose(model[1].bn.running_mean, converted[1].bn.running_mean)
+
+
+def test_a_norm_that_cannot_be_shared_stops_the_channels() -> None:
+    plan = planned(units(norm=nn.SyncBatchNorm))
+    decision = plan.applied[1]
+    assert decision.leaves is None
+    assert "only a torch.nn.BatchNorm2d" in decision.reason

@@ -203,3 +203,78 @@ def test_wrapped_functions_may_change_their_lists(inputs_of: Callable[..., Input
     seen = survey(Windowed(), inputs_of(3, 16, 16))
     assert not seen.one_eye
     assert [site.calls[0].input for site in seen.sites] == [(1, 3, 4, 16)]
+
+
+class Head(nn.Module):
+    """A head whose own code hangs on numbers, between layers that do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.branching = nn.Conv2d(4, 4, 3, 2), Branching()
+
+    def forward(self, xs: list[Tensor]) -> Tensor:
+        return self.branching(self.down(xs[0])) if xs[1].sum() > 0 else self.down(xs[0])
+
+
+class Around(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head, self.last = nn.Conv2d(3, 4, 3, 2), Head(), nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(self.head([y, x]))
+
+
+def test_what_cannot_be_followed_is_closed_and_the_flow_around_it_known(inputs_of: Callable[..., Inputs]) -> None:
+    trace = trace_model(Around(), inputs_of(3, 32, 32), mode="eval")
+    assert list(trace.unopened) == ["head"]
+    assert "cannot trace head, near" in trace.unopened["head"]
+    assert [op.owner for op in trace.operations] == ["first", "head.down", "last"]
+    whole = next(flow for flow in trace.flows if not flow.path)
+    assert [n.target for n in whole.graph.nodes if n.op == "call_module"] == [
+        "model.first", "model.head", "model.last"
+    ]  # fmt: skip
+    assert trace.closed_scope("head") == "head"
+    assert trace.closed_scope("last") is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda x: list(x.chunk(2, 1)),
+        lambda x: list(torch.chunk(x, 2, 1)),
+        lambda x: list(x.split((1, 3), 1)),
+        lambda x: [*torch.split(x, [2, 2], 1)],
+    ],
+)
+def test_parts_whose_number_the_code_says_can_be_listed(
+    part: Callable[[Tensor], list[Tensor]], inputs_of: Callable[..., Inputs]
+) -> None:
+    class Parting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = part(self.first(x))
+            parts.extend(p.relu() for p in parts[:1])
+            return self.last(torch.cat(parts, 1))
+
+    trace = trace_model(Parting(), inputs_of(3, 16, 16), mode="eval")
+    assert not trace.unopened
+    assert len(trace.flows) == 1
+
+
+def test_fewer_parts_than_the_code_says_are_found_out(inputs_of: Callable[..., Inputs]) -> None:
+    class Parting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 5, 3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat(list(self.first(x).chunk(4, 1)), 1)  # three: of 2, 2 and 1
+
+    trace = trace_model(Parting(), inputs_of(3, 16, 16), mode="eval")
+    assert list(trace.unopened) == [""]
+    assert [op.owner for op in trace.operations] == ["first"]

@@ -18,6 +18,7 @@ def make_site(
     *,
     path: str = "layer2.0.conv2",
     type_name: str = "Conv2d",
+    parent: str = "Bottleneck",
     kernel: Shape = (3, 3),
     stride: Shape = (2, 2),
     channels: int = 8,
@@ -37,7 +38,7 @@ def make_site(
     calls = tuple(
         Call(input=(2, channels, *(size,) * dims), output=(2, channels, *(size // 2,) * dims)) for size in sizes
     )
-    return Site(path=path, operator=operator, type_name=type_name, geometry=geometry, calls=calls)
+    return Site(path=path, operator=operator, type_name=type_name, parent=parent, geometry=geometry, calls=calls)
 
 
 def holds(keys: dict[str, Any], site: Site, *, index: int = 0, total: int = 1) -> bool:
@@ -191,3 +192,11 @@ def test_the_default_rulebook_has_one_rule_for_each_operator(operator: Operator,
     rule, others = first_match(load_rulebook("spd"), make_site(operator), index=0, total=1)
     assert rule is not None
     assert (rule.name, others) == (rule_name, ())
+
+
+def test_the_class_around_a_site() -> None:
+    site = make_site(parent="Conv")
+    assert matches(Match(parent=("Conv",)), site, index=0, total=1)
+    assert matches(Match(parent=("Bottleneck", "C*")), site, index=0, total=1)
+    assert not matches(Match(parent=("Conv2d*",)), site, index=0, total=1)
+    assert not matches(Match(parent=("*Norm*",)), make_site(parent=""), index=0, total=1)
