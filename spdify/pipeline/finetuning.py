@@ -16,6 +16,7 @@ from spdify.datasets import DataOptions, DataSet, Files, open_data
 from spdify.errors import DataError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
+from spdify.pipeline.handing_over import refuse_other_training
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.run_settings import (
@@ -80,6 +81,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
         TrainingError: The loss is no number any more, or memory ran out; what was saved is good.
         SpdifyError: The model, the data or the folder cannot be used.
     """
+    refuse_other_training(model)
     training, progress = training or TrainingSettings(), progress or Progress()
     arguments: BuildArguments = {**(build or {}), "seed": training.seed}
     folder = RunFolder(Path(output))

@@ -19,6 +19,7 @@ from spdify.errors import BundleError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.finetuning import finetune, resume
+from spdify.pipeline.handing_over import refuse_other_training
 from spdify.pipeline.loading import load
 from spdify.pipeline.opening import open_model
 from spdify.pipeline.progress import Progress
@@ -145,6 +146,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
         SpdifyError: As `finetune` says.
     """
     folder, progress = Path(output), progress or Progress()
+    refuse_other_training(study.model)
     check_output(folder, overwrite=overwrite, marker=STUDY)
     _check(study)
     progress.step("reading the data")

@@ -219,8 +219,9 @@ def _require_same(again: Any, model: Any, file: Path) -> None:  # noqa: ANN401 -
             pairs = zip(tree_leaves(again.eval()(x)), tree_leaves(model.eval()(x)), strict=True)
             same = all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
     except (RuntimeError, ValueError) as error:
+        why = str(error).splitlines()[-1].strip()
         raise SourceError(
-            f"Cannot use {file}: its network is not the one of its configuration: {str(error).splitlines()[-1].strip()}",
+            f"Cannot use {file}: its network is not the one of its configuration: {why}",
             hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
         ) from error
     if not same:
