@@ -21,10 +21,10 @@ SIDE = 64
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images with a bright square each, of one of two classes, in YOLO's form."""
-    generator = np.random.default_rng(0)
+    generator, tmp_path = np.random.default_rng(0), tmp_path_factory.mktemp("made")
     for kind in ("images", "labels"):
         (tmp_path / "data" / kind).mkdir(parents=True)
     for i in range(8):
@@ -39,8 +39,9 @@ def data(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture(params=["spd", "spd-released"])
-def exported(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module", params=["spd", "spd-released"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("exported")
     conversion = spdify.convert("ultralytics:yolov5n", rules=request.param, input_size=(3, SIDE, SIDE), proof="site")
     conversion.save(tmp_path / "bundle", onnx=False)
     spdify.export(tmp_path / "bundle", tmp_path / "pt", settings=spdify.ExportSettings(format="ultralytics"))
