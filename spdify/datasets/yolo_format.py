@@ -119,11 +119,13 @@ def _entries(file: Path, key: str, value: object) -> tuple[str, ...]:
 def _classes(file: Path, said: dict[Any, Any]) -> tuple[str, ...]:
     names, count = said.get("names"), said.get("nc")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        keys = [str(index) for index in range(len(names))]  # `0: cat` and `"0": cat` are the same
+        named = {str(key): name for key, name in names.items()}
+        if sorted(named) != sorted(keys):
             raise DataError(
                 f"cannot read the data yaml {file}: the keys of names are not 0 to {len(names) - 1}", hint=YAML_HINT
             )
-        names = [names[index] for index in range(len(names))]
+        names = [named[key] for key in keys]
     if names is None and isinstance(count, int) and count > 0:
         names = range(count)
     if not isinstance(names, (list, range)) or not names:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 COCO_OUTPUTS = 91  # torchvision's detectors count as COCO numbers its categories, with holes
 PLACEHOLDERS = ("{}", "class{}", "class_{}")
+UNUSED = "N/A"  # what torchvision calls a number that COCO does not use
 MOST_NAMED = 3
 
 
@@ -66,7 +67,7 @@ def _in_order(detector: Detector, data: DetectionSet, model: str) -> tuple[int, 
 
 
 def _by_name(names: tuple[str, ...], data: DetectionSet, model: str) -> tuple[int, ...]:
-    label = {name: i for i, name in enumerate(names) if i}
+    label = named_labels(names)
     if unknown := [name for name in data.classes if name not in label]:
         more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
         raise DataError(
@@ -75,6 +76,11 @@ def _by_name(names: tuple[str, ...], data: DetectionSet, model: str) -> tuple[in
             hint=f"It knows {len(label)} by name: {', '.join(list(label)[:MOST_NAMED])} …",
         )
     return tuple(label[name] for name in data.classes)
+
+
+def named_labels(names: tuple[str, ...]) -> dict[str, int]:
+    """Give the labels by name, the background and COCO's unused numbers left out."""
+    return {name: label for label, name in enumerate(names) if label and name != UNUSED}
 
 
 def _are_names(names: tuple[str, ...]) -> bool:

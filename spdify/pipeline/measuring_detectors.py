@@ -15,6 +15,7 @@ from spdify.detection import (
     find_all,
     labels_by_class,
     make_detector,
+    named_labels,
     require_pycocotools,
 )
 from spdify.errors import DataError, UsageError
@@ -117,7 +118,7 @@ def measure_detector(  # noqa: PLR0913 - a model, a data set, and how
             found.images, [one.renumbered(index) for one in findings.found], len(found.classes)
         ),
         images_per_second=findings.images_per_second,
-        notes=_notes(found, detector, findings, len(labels)),
+        notes=_notes(found, detector, findings, labels),
     )
 
 
@@ -143,11 +144,11 @@ def _height_and_width(opened: Opened, size: tuple[int, ...] | None) -> tuple[int
     return known[1], known[2]
 
 
-def _notes(data: DetectionSet, detector: Detector, findings: Findings, used: int) -> tuple[str, ...]:
-    others = detector.outputs - int(detector.background) - used
+def _notes(data: DetectionSet, detector: Detector, findings: Findings, labels: tuple[int, ...]) -> tuple[str, ...]:
+    others = sum(label not in labels for label in named_labels(detector.names).values()) if detector.background else 0
     said = {
         f"{len(data.skipped)} images could not be read and were left out": bool(data.skipped),
-        f"{others} of its labels are no class of the data: what it finds of them is left out": others > 0,
+        f"{others} classes that it knows are not in the data: what it finds of them is left out": others > 0,
         f"{findings.not_numbers} boxes were no numbers and were left out": findings.not_numbers > 0,
     }
     return tuple(words for words, holds in said.items() if holds)
