@@ -77,7 +77,8 @@ class UltralyticsDetector:
 def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) -> Any:  # noqa: ANN401 - untyped package
     """Make the package's predictor for a model, with the suppression of its validation."""
     try:
-        from ultralytics.models.yolo.detect import DetectionPredictor  # noqa: PLC0415 - optional, and slow to import
+        from ultralytics import __version__  # noqa: PLC0415 - optional, and slow to import
+        from ultralytics.models.yolo.detect import DetectionPredictor  # noqa: PLC0415
         from ultralytics.nn.autobackend import AutoBackend  # noqa: PLC0415
         from ultralytics.utils.nms import non_max_suppression  # noqa: PLC0415
     except ImportError as error:
@@ -105,7 +106,13 @@ def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) ->
         predictor.callbacks.clear()
         # What `setup_model` would do, but for folding: that is another network than the one to be measured.
         end2end = predictor.args.nms is False
-        predictor.model = AutoBackend(model=model, device=device, fuse=False, verbose=False, end2end=end2end)
+        try:
+            predictor.model = AutoBackend(model=model, device=device, fuse=False, verbose=False, end2end=end2end)
+        except TypeError as error:
+            raise SpdifyError(
+                f"cannot measure a network of Ultralytics by release {__version__} of the package: {error}",
+                hint="pip install --upgrade 'spdify[ultralytics]'",
+            ) from error
         predictor.model.eval()
         predictor.device = predictor.model.device
     return predictor

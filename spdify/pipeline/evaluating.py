@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from spdify.bundle import is_bundle, read_record
 from spdify.datasets import (
     DataOptions,
     DataSet,
@@ -20,10 +17,8 @@ from spdify.datasets import (
     open_data,
 )
 from spdify.detection import KNOWN, is_detector
-from spdify.engine.classifiers import class_count
-from spdify.errors import DataError, SourceError, UsageError
-from spdify.exporting import OnnxModel, described
-from spdify.exporting.examples import Example
+from spdify.errors import DataError, UsageError
+from spdify.pipeline.classifiers import Timed, classifier_from_model, classifier_from_onnx
 from spdify.pipeline.measuring_detectors import arguments_for_boxes, measure_detector
 from spdify.pipeline.opening import open_model
 from spdify.records import Machine, MeasuredDetector, MeasuredModel, Preprocessing
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spdify.datasets import Images
+    from spdify.pipeline.classifiers import Classifier
     from spdify.pipeline.opening import Opened
     from spdify.sources import BuildArguments
 
@@ -54,29 +50,6 @@ class Normalisation:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class _Classifier:
-    """A model as it is measured.
-
-    Attributes:
-        name: As it was named.
-        predict: Gives logits for a batch of inputs.
-        size: C,H,W of the inputs.
-        preprocessing: As far as the model says.
-        says: Who says so, in words.
-        classes: Names by label, as far as the model says.
-        batch: The only batch size that it takes; None for any.
-    """
-
-    name: str
-    predict: Callable[[Tensor], Tensor]
-    size: tuple[int, ...]
-    preprocessing: Preprocessing | None
-    says: str
-    classes: tuple[str, ...]
-    batch: int | None = None
 
 
 def evaluate(  # noqa: PLR0913 - a model, a data set, and how
@@ -122,7 +95,7 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     boxes = None if isinstance(data, DataSet) or not is_detection_data(data) else data
     if is_onnx:
         _refuse_boxes(boxes, str(model), "ONNX files are measured as classifiers only")
-        classifier = _from_onnx(Path(str(model)), wanted)
+        classifier = classifier_from_onnx(Path(str(model)), wanted.size)
     else:
         opened, name = _opened(model, wanted, build or {}, code, boxes=boxes is not None)
         if is_detector(opened.model):
@@ -133,7 +106,7 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
                 batch_size=batch_size, workers=machine.workers, accelerator=accelerator, progress=progress,
             )  # fmt: skip
         _refuse_boxes(boxes, name, f"it is a {type(opened.model).__name__}, which is not known as a detector")
-        classifier = _from_opened(opened, name, accelerator.device)
+        classifier = classifier_from_model(opened, name, accelerator.device)
     progress("reading the data")
     options = replace(data_options or DataOptions(), channels=classifier.size[0])
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
@@ -141,7 +114,7 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     name, images = _chosen(dataset, split)
     how, source = resolve_preprocessing(classifier.preprocessing, classifier.says, wanted, classifier.size, dataset)
     progress(f"measuring on {len(images):,} images")
-    timed = _Timed(classifier)
+    timed = Timed(classifier)
     batches = measured_batches(
         images, how, batch_size=classifier.batch or batch_size or IMAGES_AT_A_TIME, rank=accelerator.process_index,
         world=accelerator.num_processes, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
@@ -185,90 +158,7 @@ def _refuse_boxes(data: str | None, name: str, words: str) -> None:
         )
 
 
-def _from_opened(opened: Opened, name: str, device: torch.device) -> _Classifier:
-    network = opened.model.to(device).eval()
-    if len(opened.inputs.args) != 1 or opened.inputs.kwargs:
-        raise UsageError(f"cannot measure {opened.source.name}: it does not take one batch of images")
-    class_count(opened.model, opened.inputs)  # says so where it gives no class scores
-    record = opened.record
-    preprocessing = record.preprocessing if record else opened.source.preprocessing
-    trained = record is not None and bool(record.trainings or record.calibrations)
-    return _Classifier(
-        name=name,
-        predict=network,
-        size=opened.inputs.args[0].shape[1:],
-        preprocessing=preprocessing,
-        says="as it was trained" if trained else f"as {opened.source.kind} says",
-        classes=record.classes if record else (),
-    )
-
-
-def _from_onnx(file: Path, wanted: Normalisation) -> _Classifier:
-    if not file.is_file():
-        raise SourceError(f"cannot open {file}: there is no such file")
-    try:
-        session = OnnxModel(file)
-    except Exception as error:
-        # onnxruntime derives its faults from Exception, one by one.
-        first = str(error).strip().splitlines()[0]
-        raise SourceError(f"cannot open {file}: ONNX Runtime does not load it: {first}") from error
-    preprocessing, classes = described(session.metadata)
-    says = "as the file says"
-    if preprocessing is None and is_bundle(file.parent):
-        record = read_record(file.parent)
-        preprocessing, classes, says = record.preprocessing, record.classes, "as the bundle around it says"
-    shapes = session.input_shapes
-    if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004 - (N, C, H, W)
-        raise UsageError(f"cannot measure {file}: expected one input (N, C, H, W), it takes {shapes}")
-    batch, *axes = shapes[0]
-    fixed = tuple(axis for axis in axes if isinstance(axis, int))
-    size = (
-        wanted.size
-        or (preprocessing.input_size if preprocessing else None)
-        or (fixed if len(fixed) == len(axes) else None)
-    )
-    if size is None or any(isinstance(a, int) and a != b for a, b in zip(axes, size, strict=True)):
-        raise UsageError(
-            f"cannot measure {file} on inputs of {size}: it takes {axes}",
-            hint="Give --input-size C,H,W as it takes it.",
-        )
-
-    def predict(inputs: Tensor) -> Tensor:
-        fixed_batch = batch if isinstance(batch, int) else len(inputs)
-        missing = fixed_batch - len(inputs)
-        padded = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
-        return torch.from_numpy(session(Example((padded,), {}))[0])[: len(inputs)]
-
-    return _Classifier(
-        str(file), predict, tuple(size), preprocessing, says, classes, batch if isinstance(batch, int) else None
-    )
-
-
-class _Timed:
-    """Counts the time of forward passes, but for the first one's, which also warms up."""
-
-    def __init__(self, classifier: _Classifier) -> None:
-        self._predict = classifier.predict
-        self._images, self._seconds, self._warm = 0, 0.0, False
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        began = time.perf_counter()
-        logits = self._predict(inputs)
-        if logits.is_cuda:
-            torch.cuda.synchronize()
-        if self._warm:
-            self._images += len(inputs)
-            self._seconds += time.perf_counter() - began
-        self._warm = True
-        return logits
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Give the speed; None where one batch was all."""
-        return self._images / self._seconds if self._images else None
-
-
-def _checked(logits: Any, classifier: _Classifier, dataset: DataSet) -> Tensor:  # noqa: ANN401 - a model's output
+def _checked(logits: Any, classifier: Classifier, dataset: DataSet) -> Tensor:  # noqa: ANN401 - a model's output
     """Refuse outputs that are no scores of these classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:  # noqa: PLR2004 - (N, classes)
         raise DataError(f"cannot measure {classifier.name}: its output is not of the form (N, classes)")
@@ -281,7 +171,7 @@ def _checked(logits: Any, classifier: _Classifier, dataset: DataSet) -> Tensor: 
     return logits
 
 
-def _require_classes(classifier: _Classifier, dataset: DataSet) -> None:
+def _require_classes(classifier: Classifier, dataset: DataSet) -> None:
     """Refuse data whose labels mean something else than the model's."""
     if not classifier.classes or classifier.classes == dataset.classes:
         return

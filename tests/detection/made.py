@@ -64,7 +64,8 @@ def coco_annotations() -> dict[str, list[dict[str, object]]]:
             {"id": 10 + number, "file_name": f"{number}.png", "width": width, "height": height}
             for number, ((width, height), _) in enumerate(IMAGES)
         ],
-        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations)],
+        # From 1: COCOeval takes the number 0 for no match.
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, start=1)],
         "categories": [{"id": number, "name": name} for number, name in zip(CATEGORIES, CLASSES, strict=True)],
     }
 

@@ -3,12 +3,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from spdify.datasets import open_detection_data
 from spdify.detection import average_precision, find_all
 from spdify.errors import DataError
-from tests.detection.made import Knowing, answers, found, write_coco, write_yolo
+from tests.detection.made import CATEGORIES, Knowing, answers, found, write_coco, write_yolo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,3 +67,24 @@ def test_labels_are_renumbered() -> None:
     assert mapped.labels.tolist() == [0, 1]
     assert mapped.boxes[:, 2].tolist() == [1, 3]
     assert len(found().renumbered({1: 0})) == 0
+
+
+def test_figures_are_those_of_pycocotools_on_the_file(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path / "coco")
+    images = open_detection_data(str(folder)).images
+    told = answers(images, shift=2)
+    ours = average_precision(images, told, 3)
+    results = [
+        [10 + i, left, top, right - left, bottom - top, score, CATEGORIES[label]]
+        for i, one in enumerate(told)
+        for (left, top, right, bottom), score, label in zip(
+            one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True
+        )
+    ]
+    truth = COCO(str(folder / "annotations" / "instances_val2017.json"))
+    evaluation = COCOeval(truth, truth.loadRes(np.array(results)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    theirs = [None if value < 0 else value for value in evaluation.stats]
+    assert list(ours.model_dump().values()) == pytest.approx([*theirs[:6], theirs[8]])
