@@ -7,6 +7,7 @@ when it is called, and none of it is repeated here.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import tempfile
 from contextlib import contextmanager
@@ -77,8 +78,7 @@ class UltralyticsDetector:
 def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) -> Any:  # noqa: ANN401 - untyped package
     """Make the package's predictor for a model, with the suppression of its validation."""
     try:
-        from ultralytics import __version__  # noqa: PLC0415 - optional, and slow to import
-        from ultralytics.models.yolo.detect import DetectionPredictor  # noqa: PLC0415
+        from ultralytics.models.yolo.detect import DetectionPredictor  # noqa: PLC0415 - optional, and slow to import
         from ultralytics.nn.autobackend import AutoBackend  # noqa: PLC0415
         from ultralytics.utils.nms import non_max_suppression  # noqa: PLC0415
     except ImportError as error:
@@ -105,14 +105,11 @@ def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) ->
         # Its events tell its makers of every prediction; who measures with spdify has asked for no such thing.
         predictor.callbacks.clear()
         # What `setup_model` would do, but for folding: that is another network than the one to be measured.
-        end2end = predictor.args.nms is False
-        try:
-            predictor.model = AutoBackend(model=model, device=device, fuse=False, verbose=False, end2end=end2end)
-        except TypeError as error:
-            raise SpdifyError(
-                f"cannot measure a network of Ultralytics by release {__version__} of the package: {error}",
-                hint="pip install --upgrade 'spdify[ultralytics]'",
-            ) from error
+        options: dict[str, Any] = {"device": device, "fuse": False, "verbose": False}
+        if "end2end" in inspect.signature(AutoBackend.__init__).parameters:
+            # Releases that can choose between a head with suppression and one without take the first by default.
+            options["end2end"] = predictor.args.nms is False
+        predictor.model = AutoBackend(model=model, **options)
         predictor.model.eval()
         predictor.device = predictor.model.device
     return predictor

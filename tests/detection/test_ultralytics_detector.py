@@ -128,3 +128,11 @@ def test_a_converted_network_finds_the_same(tmp_path: Path) -> None:
     before, after = (spdify.evaluate(m, data=str(data), build=size) for m in (model, conversion.model))
     assert before.precision.model_dump() == pytest.approx(after.precision.model_dump())
     assert before.precision.ar100 > 0
+
+
+def test_of_two_heads_the_one_that_the_package_takes() -> None:
+    detector = make_detector(network(name="yolo26n.yaml"), DetectorOptions(CPU, (64, 64)))
+    predictor = detector._predictor  # type: ignore[attr-defined]
+    assert predictor.model.end2end == (predictor.args.nms is False)
+    (found,) = detector.detect([torch.zeros(3, 64, 64, dtype=torch.uint8)])
+    assert found.boxes.shape[1] == 4
