@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TORCHVISION = (GeneralizedRCNN, RetinaNet, FCOS, SSD)
 ULTRALYTICS_MODULE, ULTRALYTICS_CLASS = "ultralytics.nn.tasks", "DetectionModel"
-KNOWN = "torchvision's R-CNNs, RetinaNet, FCOS and SSD, and Ultralytics' DetectionModel"
+KNOWN = "torchvision's R-CNNs, RetinaNet, FCOS and SSD, and Ultralytics' DetectionModel (of a YOLO object, its .model)"
 
 
 class Detector(Protocol):

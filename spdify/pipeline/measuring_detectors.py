@@ -97,7 +97,7 @@ def measure_detector(  # noqa: PLR0913 - a model, a data set, and how
     if detector.resizes_itself and size is not None:
         raise UsageError(
             f"cannot use --input-size with {name}: a {detector.kind} resizes images itself",
-            hint="Leave it out; --model-kwargs min_size=N builds one of torchvision's for another size.",
+            hint="Leave it out; R-CNNs, RetinaNet and FCOS are built for another size by --model-kwargs min_size=N.",
         )
     labels = labels_by_class(detector, found, name)
     progress(f"measuring on {len(found.images):,} images")
