@@ -1018,6 +1018,79 @@ class MeasuredModel(Record):
     notes: tuple[str, ...] = ()
 
 
+class ObjectCounts(Record):
+    """What is to be found, by COCO's sizes: small to 32² square pixels, medium to 96², large from there.
+
+    Attributes:
+        total: Objects.
+        small: As COCOeval counts them; what lies on a border counts on both sides.
+        medium: Likewise.
+        large: Likewise.
+        crowds: Groups that nobody has counted, not among the objects: found or not, they change no figure.
+    """
+
+    total: int
+    small: int
+    medium: int
+    large: int
+    crowds: int = 0
+
+
+class AveragePrecision(Record):
+    """COCO's figures, from 0 to 1, as pycocotools gives them; None where there is no object of that size.
+
+    Attributes:
+        ap: Mean average precision over the classes and IoU thresholds .50, .55 … .95.
+        ap50: At IoU .50.
+        ap75: At IoU .75.
+        ap_small: As `ap`, of small objects alone.
+        ap_medium: Of medium ones.
+        ap_large: Of large ones.
+        ar100: Mean recall over the same classes and thresholds, with 100 detections per image and class.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar100: float | None
+
+
+class MeasuredDetector(Record):
+    """A detector measured on a split of a data set.
+
+    Attributes:
+        model: As it was named.
+        detector: What kind of detector it is, in words.
+        data: Name of the data set.
+        split: Which of its splits.
+        images: Number of images.
+        objects: What was to be found in them.
+        classes: Names of the data's classes, by index.
+        image_size: Height and width of the inputs; of detectors that keep an image's proportions and do not fill up to
+            a fixed size, the shorter side and the most that the longer one may have.
+        resizing: How images get that size, in words.
+        precision: The figures.
+        images_per_second: From decoded images to boxes, after the first batch; None where one batch was all.
+        notes: What the reader should know.
+    """
+
+    model: str
+    detector: str
+    data: str
+    split: str
+    images: int
+    objects: ObjectCounts
+    classes: tuple[str, ...]
+    image_size: Shape
+    resizing: str
+    precision: AveragePrecision
+    images_per_second: float | None
+    notes: tuple[str, ...] = ()
+
+
 class FittedPool(Record):
     """A pool in the form of one convolution, fitted: relative errors of its output, before and after."""
 

@@ -14,11 +14,22 @@ from spdify.cli.terminal import output_console, print_json, steps
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{o.MODEL_HELP} Or an ONNX file.", show_default=False)],
-    data: o.Data = "cifar10",
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|imagefolder:PATH|PATH",
+            help="For classifiers cifar10, cifar100, tiny-imagenet, digits or imagefolder:PATH. For detectors a data "
+            "yaml or the folder that holds one (YOLO), or a folder with annotations/instances_*.json (COCO) or such a "
+            "file.",
+            rich_help_panel=o.IMAGES,
+        ),
+    ] = "cifar10",
     split: Annotated[
         Literal["test", "validation", "train"] | None,
         typer.Option(
-            help="Images to measure on (default: the first of these that there is).", rich_help_panel=o.IMAGES
+            help="Images to measure on (default: the first of these that there is; for detectors validation comes "
+            "first).",
+            rich_help_panel=o.IMAGES,
         ),
     ] = None,
     data_dir: o.DataDir = Path("data"),
@@ -28,8 +39,16 @@ def evaluate(
     mean: o.Mean = None,
     std: o.Std = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, metavar="N", help="Images at a time.", rich_help_panel=o.MACHINE)
-    ] = 256,
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            metavar="N",
+            help="Images at a time (default: 256, for detectors 16).",
+            rich_help_panel=o.MACHINE,
+        ),
+    ] = None,
     device: o.Device = "auto",
     workers: o.Workers = 0,
     pretrained: o.Pretrained = False,
@@ -47,18 +66,19 @@ def evaluate(
     verbose: o.Verbose = False,
     debug: o.Debug = False,
 ) -> None:
-    """Measure a classifier on labelled images: accuracy, loss, calibration, confusion, speed.
+    """Measure a classifier on labelled images (accuracy, loss, calibration, confusion, speed), or a detector (COCO AP).
 
-    Images become inputs as the model was trained (its folder, ONNX file or registry says how); otherwise they are
-    normalised by the data's own mean and deviation. The output says which.
+    A classifier's images become inputs as the model was trained (its folder, ONNX file or registry says how); otherwise
+    they are normalised by the data's own mean and deviation. The output says which. Detectors (torchvision's, and
+    YOLO networks of Ultralytics) prepare images as their library does.
     """
     with steps() as step:
         step("loading PyTorch")
-        from spdify.cli.render import render_measured
+        from spdify.cli.render import render_detector, render_measured
         from spdify.datasets import DataOptions
         from spdify.pipeline.evaluating import Normalisation
         from spdify.pipeline.evaluating import evaluate as measure
-        from spdify.records import Machine
+        from spdify.records import Machine, MeasuredDetector
 
         build = o.build_arguments(
             pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
@@ -78,6 +98,8 @@ def evaluate(
         return
     if as_json:
         print_json(found)
+    elif isinstance(found, MeasuredDetector):
+        render_detector(output_console(), found)
     else:
         render_measured(output_console(), found)
 

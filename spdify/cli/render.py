@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Evaluation,
         ExportRecord,
         LeftAlone,
+        MeasuredDetector,
         MeasuredModel,
         Report,
         TimedForm,
@@ -264,6 +265,36 @@ def render_measured(console: Console, found: MeasuredModel) -> None:
         _confusion(console, found)
     else:
         _confused_pairs(console, found)
+
+
+def render_detector(console: Console, found: MeasuredDetector) -> None:
+    """Show how well a detector does, and what it takes for what."""
+    console.print(Text.assemble((printable(found.model), "bold"), f" ({found.detector}) on {printable(found.data)}"))
+    objects = found.objects
+    crowds = f", and {objects.crowds:,} crowds that are not counted" if objects.crowds else ""
+    console.print(f"{found.images:,} {printable(found.split)} images, {objects.total:,} objects{crowds}", markup=False)
+    size = "×".join(map(str, found.image_size))
+    console.print(
+        f"inputs {size} ({found.resizing}); "
+        + (f"{found.images_per_second:.1f} images/s" if found.images_per_second else "speed: too few images to say"),
+        markup=False,
+    )
+    for note in found.notes:
+        console.print(note, style="yellow", markup=False)
+    table = _table(("figure", "left"), ("%", "right"), ("objects", "right"), ("", "left"))
+    precision, every = found.precision, f"{objects.total:,}"
+    rows = (
+        ("AP", precision.ap, every, "mean over classes and IoU .50, .55 … .95"),
+        ("AP50", precision.ap50, every, "IoU .50"),
+        ("AP75", precision.ap75, every, "IoU .75"),
+        ("AP small", precision.ap_small, f"{objects.small:,}", "up to 32² pixels"),
+        ("AP medium", precision.ap_medium, f"{objects.medium:,}", "up to 96²"),
+        ("AP large", precision.ap_large, f"{objects.large:,}", "above"),
+        ("AR100", precision.ar100, every, "recall, 100 boxes per image and class"),
+    )
+    for name, value, count, words in rows:
+        table.add_row(name, "–" if value is None else f"{100 * value:.1f}", count, _cell(words, "dim"))  # noqa: RUF001
+    console.print(table)
 
 
 def _confusion(console: Console, found: MeasuredModel) -> None:

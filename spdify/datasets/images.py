@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from spdify.errors import DataError
@@ -26,6 +26,7 @@ MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images that are kept in memory at most. Fixed: what a run does must not depend on what is free."""
 
 _READERS = 8
+_ON_ITS_SIDE = range(5, 9)  # EXIF orientations that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,13 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def decode(path: Path, channels: int) -> Tensor:
+def decode(path: Path, channels: int, *, upright: bool = False) -> Tensor:
     """Decode an image file.
 
     Args:
         path: Of any format that Pillow reads.
         channels: 1 (grey) or 3 (RGB).
+        upright: Whether to turn an image that its EXIF data says lies on its side.
 
     Returns:
         (C, H, W), uint8. Of 16-bit images the upper 8 bits.
@@ -120,8 +122,9 @@ def decode(path: Path, channels: int) -> Tensor:
         DataError: It is no image, damaged, cut short, or has more pixels than PIL takes for harmless.
     """
     try:
-        with Image.open(path) as image:
-            _require_size(path, image)
+        with Image.open(path) as opened:
+            _require_size(path, opened)
+            image = ImageOps.exif_transpose(opened) if upright else opened
             if image.mode.startswith("I;16"):
                 grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
                 array = np.repeat(grey[:, :, None], channels, axis=2)
@@ -130,13 +133,31 @@ def decode(path: Path, channels: int) -> Tensor:
     except DataError:
         raise
     except Exception as error:
-        # Decoders of damaged files raise whatever they come upon.
-        words = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            words = "Pillow does not know what it is"
-        raise DataError(f"cannot read the image {path}: {words}", hint=CORRUPT_HINT) from error
+        raise _unreadable(path, error) from error
     pixels = torch.from_numpy(array)
     return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()  # noqa: PLR2004 - (H, W)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Give width and height of an image as it is seen upright, from its header.
+
+    Raises:
+        DataError: It has none that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+            return image.size[::-1] if turned else image.size
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    # Decoders of damaged files raise whatever they come upon.
+    words = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        words = "Pillow does not know what it is"
+    return DataError(f"cannot read the image {path}: {words}", hint=CORRUPT_HINT)
 
 
 def _require_size(path: Path, image: Image.Image) -> None:

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from spdify.bundle import is_bundle, read_record
-from spdify.datasets import DataOptions, DataSet, check_normalisation, mean_and_deviation, open_data
-from spdify.engine.classifiers import class_count
-from spdify.errors import DataError, SourceError, UsageError
-from spdify.exporting import OnnxModel, described
-from spdify.exporting.examples import Example
+from spdify.datasets import (
+    DataOptions,
+    DataSet,
+    check_normalisation,
+    is_detection_data,
+    mean_and_deviation,
+    open_data,
+)
+from spdify.detection import KNOWN, is_detector
+from spdify.errors import DataError, UsageError
+from spdify.pipeline.classifiers import Timed, classifier_from_model, classifier_from_onnx
+from spdify.pipeline.measuring_detectors import arguments_for_boxes, measure_detector
 from spdify.pipeline.opening import open_model
-from spdify.records import Machine, MeasuredModel, Preprocessing
+from spdify.records import Machine, MeasuredDetector, MeasuredModel, Preprocessing
 from spdify.training import join_all, make_accelerator, measured_batches, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spdify.datasets import Images
+    from spdify.pipeline.classifiers import Classifier
+    from spdify.pipeline.opening import Opened
     from spdify.sources import BuildArguments
 
 SPLITS = ("test", "validation", "train")
 ONNX = ".onnx"
+IMAGES_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -45,29 +52,6 @@ class Normalisation:
     size: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class _Classifier:
-    """A model as it is measured.
-
-    Attributes:
-        name: As it was named.
-        predict: Gives logits for a batch of inputs.
-        size: C,H,W of the inputs.
-        preprocessing: As far as the model says.
-        says: Who says so, in words.
-        classes: Names by label, as far as the model says.
-        batch: The only batch size that it takes; None for any.
-    """
-
-    name: str
-    predict: Callable[[Tensor], Tensor]
-    size: tuple[int, ...]
-    preprocessing: Preprocessing | None
-    says: str
-    classes: tuple[str, ...]
-    batch: int | None = None
-
-
 def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     model: str | Path | nn.Module,
     *,
@@ -75,41 +59,54 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     split: str | None = None,
     data_options: DataOptions | None = None,
     normalisation: Normalisation | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     machine: Machine | None = None,
     build: BuildArguments | None = None,
     code: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> MeasuredModel:
-    """Measure a classifier on a split of a data set.
+) -> MeasuredModel | MeasuredDetector:
+    """Measure a model on a split of a data set: a classifier's accuracy, a detector's average precision.
 
-    Images become inputs as the model was trained: as its bundle, ONNX file or source says. Where nobody says, they are
-    normalised by the mean and deviation of the training images; the result says which.
+    Which of the two is asked of the model's class. A classifier's images become inputs as the model was trained: as its
+    bundle, ONNX file or source says. Where nobody says, they are normalised by the mean and deviation of the training
+    images; the result says which. A detector's are prepared as its own library does.
 
     Args:
-        model: A source, a bundle's folder, an ONNX file, or a module.
-        data: Name of a data set, or one that is open.
-        split: `test`, `validation` or `train`; by default the first of these that there is.
+        model: A source, a bundle's folder, an ONNX file (of a classifier), or a module.
+        data: Name of a data set, or one that is open; for detectors a folder or file in YOLO's or COCO's format.
+        split: `test`, `validation` or `train`; by default the first of these that there is (for detectors the
+            validation images come first).
         data_options: Where the data lies and how it is read; the number of channels follows the model.
         normalisation: What is said otherwise.
-        batch_size: Images at a time.
+        batch_size: Images at a time; by default 256, for detectors 16.
         machine: Device and workers.
         build: How to build a source, as `spdify.convert` takes it.
         code: For a bundle of somebody's own network, the source that builds the original.
         progress: Told, in words, what is being done.
 
     Raises:
-        DataError: The classes are not those of the model, or images cannot be read.
+        DataError: The classes are not those of the model, images cannot be read, or the data is of the other kind.
         SpdifyError: The model or the data cannot be opened.
     """
     wanted, machine = normalisation or Normalisation(), machine or Machine()
     accelerator = make_accelerator(machine)
     progress("opening the model")
     is_onnx = not isinstance(model, nn.Module) and str(model).endswith(ONNX)
+    boxes = None if isinstance(data, DataSet) or not is_detection_data(data) else data
     if is_onnx:
-        classifier = _from_onnx(Path(str(model)), wanted)
+        _refuse_boxes(boxes, str(model), "ONNX files are measured as classifiers only")
+        classifier = classifier_from_onnx(Path(str(model)), wanted.size)
     else:
-        classifier = _from_model(model, wanted, build or {}, code, accelerator.device)
+        opened, name = _opened(model, wanted, build or {}, code, boxes=boxes is not None)
+        if is_detector(opened.model):
+            if wanted.mean is not None or wanted.std is not None:
+                raise UsageError(f"cannot use --mean or --std with {name}: a detector normalises as it was made to")
+            return measure_detector(
+                opened, name, data=data, split=split, options=data_options or DataOptions(), size=wanted.size,
+                batch_size=batch_size, workers=machine.workers, accelerator=accelerator, progress=progress,
+            )  # fmt: skip
+        _refuse_boxes(boxes, name, f"it is a {type(opened.model).__name__}, which is not known as a detector")
+        classifier = classifier_from_model(opened, name, accelerator.device)
     progress("reading the data")
     options = replace(data_options or DataOptions(), channels=classifier.size[0])
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
@@ -117,9 +114,9 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     name, images = _chosen(dataset, split)
     how, source = resolve_preprocessing(classifier.preprocessing, classifier.says, wanted, classifier.size, dataset)
     progress(f"measuring on {len(images):,} images")
-    timed = _Timed(classifier)
+    timed = Timed(classifier)
     batches = measured_batches(
-        images, how, batch_size=classifier.batch or batch_size, rank=accelerator.process_index,
+        images, how, batch_size=classifier.batch or batch_size or IMAGES_AT_A_TIME, rank=accelerator.process_index,
         world=accelerator.num_processes, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
     )  # fmt: skip
     own = scores_of(lambda inputs: _checked(timed(inputs), classifier, dataset), batches)
@@ -140,96 +137,28 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     )
 
 
-def _from_model(
-    model: str | Path | nn.Module, wanted: Normalisation, build: BuildArguments, code: str | None, device: torch.device
-) -> _Classifier:
+def _opened(
+    model: str | Path | nn.Module, wanted: Normalisation, build: BuildArguments, code: str | None, *, boxes: bool
+) -> tuple[Opened, str]:
+    """Open a model; give its name as well."""
     arguments: BuildArguments = {**build}
     if wanted.size is not None:
         arguments["input_size"] = wanted.size
+    if boxes:
+        arguments = arguments_for_boxes(model, arguments)
     opened = open_model(model, code=code, **arguments)
-    network = opened.model.to(device).eval()
-    if len(opened.inputs.args) != 1 or opened.inputs.kwargs:
-        raise UsageError(f"cannot measure {opened.source.name}: it does not take one batch of images")
-    class_count(opened.model, opened.inputs)  # says so where it gives no class scores
-    record = opened.record
-    preprocessing = record.preprocessing if record else opened.source.preprocessing
-    trained = record is not None and bool(record.trainings or record.calibrations)
-    return _Classifier(
-        name=str(model) if not isinstance(model, nn.Module) else opened.source.name,
-        predict=network,
-        size=opened.inputs.args[0].shape[1:],
-        preprocessing=preprocessing,
-        says="as it was trained" if trained else f"as {opened.source.kind} says",
-        classes=record.classes if record else (),
-    )
+    return opened, opened.source.name if isinstance(model, nn.Module) else str(model)
 
 
-def _from_onnx(file: Path, wanted: Normalisation) -> _Classifier:
-    if not file.is_file():
-        raise SourceError(f"cannot open {file}: there is no such file")
-    try:
-        session = OnnxModel(file)
-    except Exception as error:
-        # onnxruntime derives its faults from Exception, one by one.
-        first = str(error).strip().splitlines()[0]
-        raise SourceError(f"cannot open {file}: ONNX Runtime does not load it: {first}") from error
-    preprocessing, classes = described(session.metadata)
-    says = "as the file says"
-    if preprocessing is None and is_bundle(file.parent):
-        record = read_record(file.parent)
-        preprocessing, classes, says = record.preprocessing, record.classes, "as the bundle around it says"
-    shapes = session.input_shapes
-    if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004 - (N, C, H, W)
-        raise UsageError(f"cannot measure {file}: expected one input (N, C, H, W), it takes {shapes}")
-    batch, *axes = shapes[0]
-    fixed = tuple(axis for axis in axes if isinstance(axis, int))
-    size = (
-        wanted.size
-        or (preprocessing.input_size if preprocessing else None)
-        or (fixed if len(fixed) == len(axes) else None)
-    )
-    if size is None or any(isinstance(a, int) and a != b for a, b in zip(axes, size, strict=True)):
-        raise UsageError(
-            f"cannot measure {file} on inputs of {size}: it takes {axes}",
-            hint="Give --input-size C,H,W as it takes it.",
+def _refuse_boxes(data: str | None, name: str, words: str) -> None:
+    if data is not None:
+        raise DataError(
+            f"cannot measure {name} on {data}: that is data with labelled boxes, and {words}",
+            hint=f"Detectors that are known: {KNOWN}. A classifier takes a name or imagefolder:PATH.",
         )
 
-    def predict(inputs: Tensor) -> Tensor:
-        fixed_batch = batch if isinstance(batch, int) else len(inputs)
-        missing = fixed_batch - len(inputs)
-        padded = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
-        return torch.from_numpy(session(Example((padded,), {}))[0])[: len(inputs)]
 
-    return _Classifier(
-        str(file), predict, tuple(size), preprocessing, says, classes, batch if isinstance(batch, int) else None
-    )
-
-
-class _Timed:
-    """Counts the time of forward passes, but for the first one's, which also warms up."""
-
-    def __init__(self, classifier: _Classifier) -> None:
-        self._predict = classifier.predict
-        self._images, self._seconds, self._warm = 0, 0.0, False
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        began = time.perf_counter()
-        logits = self._predict(inputs)
-        if logits.is_cuda:
-            torch.cuda.synchronize()
-        if self._warm:
-            self._images += len(inputs)
-            self._seconds += time.perf_counter() - began
-        self._warm = True
-        return logits
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Give the speed; None where one batch was all."""
-        return self._images / self._seconds if self._images else None
-
-
-def _checked(logits: Any, classifier: _Classifier, dataset: DataSet) -> Tensor:  # noqa: ANN401 - a model's output
+def _checked(logits: Any, classifier: Classifier, dataset: DataSet) -> Tensor:  # noqa: ANN401 - a model's output
     """Refuse outputs that are no scores of these classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:  # noqa: PLR2004 - (N, classes)
         raise DataError(f"cannot measure {classifier.name}: its output is not of the form (N, classes)")
@@ -242,7 +171,7 @@ def _checked(logits: Any, classifier: _Classifier, dataset: DataSet) -> Tensor: 
     return logits
 
 
-def _require_classes(classifier: _Classifier, dataset: DataSet) -> None:
+def _require_classes(classifier: Classifier, dataset: DataSet) -> None:
     """Refuse data whose labels mean something else than the model's."""
     if not classifier.classes or classifier.classes == dataset.classes:
         return

@@ -203,13 +203,24 @@ def _class_count(model: nn.Module, kwargs: dict[str, KwargValue]) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _known_input_size(model: nn.Module, name: str) -> tuple[int, ...]:
-    """Read the size from the module's own statement; guessing one would make every later figure doubtful."""
+def stated_input_size(model: nn.Module) -> tuple[int, ...] | None:
+    """Give the size of one input without the batch, where a module states it itself.
+
+    Raises:
+        UsageError: What it states is no size.
+    """
     for holder in (getattr(model, "pretrained_cfg", None), getattr(model, "default_cfg", None), model):
         size = holder.get("input_size") if isinstance(holder, dict) else getattr(holder, "input_size", None)
         if isinstance(size, (tuple, list)) and size and all(isinstance(value, int) for value in size):
             check_input_size(tuple(size))
             return tuple(size)
+    return None
+
+
+def _known_input_size(model: nn.Module, name: str) -> tuple[int, ...]:
+    """Read the size from the module's own statement; guessing one would make every later figure doubtful."""
+    if (size := stated_input_size(model)) is not None:
+        return size
     raise UsageError(
         f"Cannot know the input size of {name}.",
         hint="Pass --input-size C,H,W (in Python: example_input=tensor, or input_size=(C, H, W)).",

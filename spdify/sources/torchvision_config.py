@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torchvision.models import WeightsEnum
 
+    from spdify.records import Source
+
 FALLBACK_SIZE = (3, 224, 224)
 FRAMES = 16
 """Length of a clip, in frames, where the weights ask for no more."""
@@ -56,6 +58,18 @@ def class_count(weights: WeightsEnum | None) -> int | None:
     """Give the number of classes that the default weights were trained for."""
     categories = weights.meta.get("categories") if weights is not None else None
     return len(categories) if categories else None
+
+
+def label_names(source: Source) -> tuple[str, ...]:
+    """Give the names of a model's outputs, as its default weights have them; empty where torchvision has none.
+
+    Args:
+        source: Of any kind; a model that was built for another number of classes has other outputs than these.
+    """
+    if source.kind != "torchvision":
+        return ()
+    weights = default_weights(source.spec.partition(":")[2])
+    return tuple(weights.meta.get("categories") or ()) if weights is not None else ()
 
 
 def input_count(weights: WeightsEnum | None) -> int:

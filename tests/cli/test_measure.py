@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spdify.cli.terminal import output_console
-from spdify.records import Evaluation, MeasuredModel, Preprocessing
+from spdify.records import (
+    AveragePrecision,
+    Evaluation,
+    MeasuredDetector,
+    MeasuredModel,
+    ObjectCounts,
+    Preprocessing,
+)
+from tests.detection.made import write_yolo
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Spdify
@@ -87,3 +95,47 @@ def test_many_classes_are_shown_as_pairs(capsys: pytest.CaptureFixture[str]) -> 
     assert "Most often confused" in shown
     assert "class3" in shown
     assert "class7" in shown
+
+
+DETECTOR = """
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn as build
+
+def detector():
+    return build(weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96)
+"""
+
+
+def test_evaluate_a_detector(spdify: Spdify, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / "detector.py").write_text(DETECTOR)
+    write_yolo(folder / "made")
+    arguments = ("evaluate", "detector.py:detector", "--data", "made")
+    shown = spdify(*arguments).stdout
+    assert "3 validation images, 4 objects" in shown
+    assert "AP small" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    found = json.loads(spdify(*arguments, "--json").stdout)
+    assert found["objects"] == {"total": 4, "small": 2, "medium": 1, "large": 1, "crowds": 0}
+    assert "cannot use --mean or --std" in spdify(*arguments, "--mean", "0.5,0.5,0.5", code=2).stderr
+    assert "cannot use --download" in spdify(*arguments, "--download", code=2).stderr
+    assert "there are none" in spdify(*arguments, "--split", "test", code=2).stderr
+
+
+def test_figures_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    from spdify.cli.render import render_detector
+    from spdify.cli.terminal import json_text
+
+    found = MeasuredDetector(
+        model="m", detector="made", data="d", split="test", images=2,
+        objects=ObjectCounts(total=9, small=9, medium=0, large=0, crowds=2), classes=("a",), image_size=(64, 96),
+        resizing="letterboxed", images_per_second=None, notes=("something",),
+        precision=AveragePrecision(
+            ap=0.1234, ap50=0.5, ap75=0, ap_small=0.1234, ap_medium=None, ap_large=None, ar100=1
+        ),
+    )  # fmt: skip
+    render_detector(output_console(), found)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["AP", "12.3", "9"] in [line[:3] for line in lines]
+    assert ["AP", "medium", "\N{EN DASH}", "0"] in [line[:4] for line in lines]
+    assert ["something"] in lines
+    assert json.loads(json_text(found))["precision"]["ap_medium"] is None

@@ -1,0 +1,218 @@
+"""Boxes in YOLO's format: a data yaml, folders of images, one text file of labels beside each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from spdify.datasets.boxes import DetectionSet, LabelledImage, LabelledObject, all_finite, require_file
+from spdify.datasets.images import upright_size
+from spdify.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+YAML_SUFFIXES = (".yaml", ".yml")
+KEYS = {"validation": "val", "test": "test", "train": "train"}  # in the order of preference
+NUMBERS = 5  # of a line: class, centre x, centre y, width, height
+YAML_HINT = "Expected a yaml with `path`, `val` (or `test`, `train`) and `names`, as YOLO's data sets have it."
+
+
+@dataclass(frozen=True)
+class DataYaml:
+    """What a data yaml says.
+
+    Attributes:
+        file: The yaml.
+        root: What its paths are relative to.
+        classes: Names, by index; their numbers where it has none.
+        splits: Folders and lists of images, by our names of the splits.
+        downloads: Whether it says how to fetch the images; that is never done.
+    """
+
+    file: Path
+    root: Path
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[str, ...]]
+    downloads: bool
+
+
+def find_yamls(folder: Path) -> tuple[Path, ...]:
+    """Give the yaml files of a folder."""
+    return tuple(sorted(file for file in folder.iterdir() if file.suffix.lower() in YAML_SUFFIXES))
+
+
+def open_yolo(path: Path, split: str | None, *, skip_corrupt: bool) -> DetectionSet:
+    """Read a split in YOLO's format; an image without a label file has no objects.
+
+    Args:
+        path: The data yaml, or the folder that holds one.
+        split: `validation`, `test` or `train`; by default the first of these that there is.
+        skip_corrupt: Whether to leave out images whose header cannot be read.
+
+    Raises:
+        DataError: The yaml, an image or a label cannot be read.
+        UsageError: There is no such split.
+    """
+    said = read_yaml(_only_yaml(path) if path.is_dir() else path)
+    if split is not None and split not in said.splits:
+        raise UsageError(
+            f"cannot measure on the {split} images of {said.file}: there are none",
+            hint=f"Expected one of {', '.join(said.splits)}.",
+        )
+    name = split or next(iter(said.splits))
+    files = [file for entry in said.splits[name] for file in _listed(said, name, entry)]
+    images, skipped = [], []
+    for file in files:
+        try:
+            images.append(_labelled(file, said))
+        except _UnreadableImageError as error:
+            if not skip_corrupt:
+                raise error.fault from error
+            skipped.append(file)
+    return DetectionSet(path.resolve().name, name, said.classes, tuple(images), skipped=tuple(skipped))
+
+
+def _only_yaml(folder: Path) -> Path:
+    found = find_yamls(folder)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise DataError(
+            f"cannot tell which is the data yaml of {folder}: it has {names}",
+            hint="Name the file itself. " + YAML_HINT,
+        )
+    return found[0]
+
+
+def read_yaml(file: Path) -> DataYaml:
+    """Read a data yaml; nothing in it is executed, `download` in particular.
+
+    Raises:
+        DataError: It cannot be read, or lacks what it needs.
+    """
+    try:
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"cannot read the data yaml {file}: {words}", hint=YAML_HINT) from error
+    if not isinstance(said, dict):
+        raise DataError(f"cannot read the data yaml {file}: it is no mapping", hint=YAML_HINT)
+    splits = {split: _entries(file, key, said.get(key)) for split, key in KEYS.items() if said.get(key)}
+    if not splits:
+        raise DataError(f"cannot read the data yaml {file}: it names no images", hint=YAML_HINT)
+    # YOLO itself has other ideas of where a relative path begins; the file's own folder is the one that moves with it.
+    root = file.parent / Path(str(said.get("path") or ".")).expanduser()
+    return DataYaml(file, root, _classes(file, said), splits, downloads="download" in said)
+
+
+def _entries(file: Path, key: str, value: object) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise DataError(f"cannot read the data yaml {file}: {key} is no path and no list of paths", hint=YAML_HINT)
+    return tuple(entries)
+
+
+def _classes(file: Path, said: dict[Any, Any]) -> tuple[str, ...]:
+    names, count = said.get("names"), said.get("nc")
+    if isinstance(names, dict):
+        keys = [str(index) for index in range(len(names))]  # `0: cat` and `"0": cat` are the same
+        named = {str(key): name for key, name in names.items()}
+        if sorted(named) != sorted(keys):
+            raise DataError(
+                f"cannot read the data yaml {file}: the keys of names are not 0 to {len(names) - 1}", hint=YAML_HINT
+            )
+        names = [named[key] for key in keys]
+    if names is None and isinstance(count, int) and count > 0:
+        names = range(count)
+    if not isinstance(names, (list, range)) or not names:
+        raise DataError(f"cannot read the data yaml {file}: it has no names of classes", hint=YAML_HINT)
+    if count is not None and count != len(names):
+        raise DataError(f"cannot read the data yaml {file}: nc is {count}, but there are {len(names)} names")
+    return tuple(map(str, names))
+
+
+def _listed(said: DataYaml, split: str, entry: str) -> list[Path]:
+    """Give the images of a folder and the folders in it, or of a text file with one path per line."""
+    place = said.root / Path(entry).expanduser()
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+    elif place.is_file() and place.suffix.lower() == ".txt":
+        lines = _text(place).splitlines()
+        # `./images/a.jpg` is beside the list; any other relative path begins where those of the yaml do.
+        files = [(place.parent if s.startswith("./") else said.root) / s for line in lines if (s := line.strip())]
+        for file in files:
+            require_file(file)
+    else:
+        hint = "Its `download` is never run: fetch the images yourself." if said.downloads else YAML_HINT
+        raise DataError(
+            f"cannot read the {split} images of {said.file}: expected a folder or a .txt list at {place}, there is "
+            f"{'another file' if place.exists() else 'nothing'}",
+            hint=hint,
+        )
+    if not files:
+        raise DataError(f"cannot read the {split} images of {said.file}: there are none in {place}")
+    return files
+
+
+def label_file(image: Path) -> Path:
+    """Give the place of an image's labels: the last folder `images` becomes `labels`, the suffix `.txt`."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        parts[last] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+class _UnreadableImageError(Exception):
+    """An image, not its labels, is at fault: only such images may be left out."""
+
+    def __init__(self, fault: DataError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def _labelled(image: Path, said: DataYaml) -> LabelledImage:
+    try:
+        width, height = upright_size(image)
+    except DataError as error:
+        raise _UnreadableImageError(error) from error
+    labels = label_file(image)
+    lines = _text(labels).splitlines() if labels.is_file() else []
+    objects = tuple(
+        _object(labels, number, line, len(said.classes), (width, height))
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    return LabelledImage(image, width, height, objects)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+
+
+def _object(file: Path, number: int, line: str, classes: int, size: tuple[int, int]) -> LabelledObject:
+    """Read `class cx cy w h`, of which the last four are shares of the image's width and height."""
+    try:
+        label, *shares = map(float, line.split())
+    except ValueError:
+        raise _bad_line(file, number, f"{line.strip()!r} is not all numbers") from None
+    if len(shares) != NUMBERS - 1:
+        raise _bad_line(file, number, f"expected {NUMBERS} numbers, found {len(shares) + 1}")
+    if not all_finite(label, *shares) or not all(0 <= share <= 1 for share in shares):
+        raise _bad_line(file, number, f"{line.strip()!r} has coordinates outside 0 to 1")
+    if not label.is_integer() or not 0 <= label < classes:
+        raise _bad_line(file, number, f"the class is {label:g}, the data yaml has 0 to {classes - 1}")
+    x, y, w, h = (share * size[axis % 2] for axis, share in enumerate(shares))
+    return LabelledObject(int(label), (x - w / 2, y - h / 2, w, h), w * h)
+
+
+def _bad_line(file: Path, number: int, words: str) -> DataError:
+    hint = "Expected `class cx cy w h`, the centre and size of a box as shares of the image's width and height."
+    return DataError(f"cannot read the label in {file}, line {number}: {words}", hint=hint)
