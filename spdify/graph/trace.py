@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from spdify.records import Inputs, Mode, Shape
 
+#: Modules to close before a whole trace is given up: each costs a trace anew.
+MOST_CLOSED = 32
+
 _Runnable: TypeAlias = "tuple[nn.Module, tuple[list[Tensor], dict[str, Tensor]], AbstractContextManager[Any]]"
 
 
@@ -241,7 +244,7 @@ def _trace_into(model: nn.Module, inputs: tuple[Any, Any], *, path: str = "", in
             raise
         except Exception as error:
             why = _cannot_trace(tracer, path, type(model).__name__, error)
-            if tracer.failed_path in {"", "model", *closed}:
+            if tracer.failed_path in {"", "model", *closed} or len(closed) == MOST_CLOSED:
                 raise why from error
             closed[tracer.failed_path] = why
     reader = _Reader(fx.GraphModule(tracer.root, graph), path, inside, closed)

@@ -14,6 +14,8 @@ from spdify.sources.spec import safe_name
         ("timm:resnet50", ParsedSpec("timm", "resnet50"), "timm:resnet50", "resnet50"),
         ("resnet50.a1_in1k", ParsedSpec("timm", "resnet50.a1_in1k"), "timm:resnet50.a1_in1k", "resnet50.a1_in1k"),
         ("tv:resnet18", ParsedSpec("torchvision", "resnet18"), "torchvision:resnet18", "resnet18"),
+        ("ultralytics:yolov5n", ParsedSpec("ultralytics", "yolov5n"), "ultralytics:yolov5n", "yolov5n"),
+        ("runs/best.pt", ParsedSpec("ultralytics", "runs/best.pt"), "ultralytics:runs/best.pt", "best.pt"),
         ("torchvision:resnet18", ParsedSpec("torchvision", "resnet18"), "torchvision:resnet18", "resnet18"),
         ("hf-hub:org/net", ParsedSpec("hf-hub", "org/net"), "hf-hub:org/net", "net"),
         ("hf_hub:org/net@v1", ParsedSpec("hf-hub", "org/net@v1"), "hf-hub:org/net@v1", "net"),
