@@ -13,16 +13,20 @@ import torch
 
 from spdify.errors import ExportError
 from spdify.exporting import files
-from spdify.exporting.batch import FIXED_BATCH, export_open, fixed_size
+from spdify.exporting.batch import FIXED_BATCH, export_as_it_runs, export_open, fixed_size
 from spdify.exporting.comparison import compare
+from spdify.exporting.detections import are_detections, judge_detections
 from spdify.exporting.examples import Example, Examples, MakeInputs
+from spdify.exporting.finding import spread_scores
 from spdify.exporting.options import OnnxOptions
 from spdify.exporting.program import export_program, optimise, reason
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
+from spdify.exporting.scripted import EXPORTER, depends_on_data
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
+from spdify.verification.form_proof import trained_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     from spdify.exporting.batch import Exported
     from spdify.exporting.comparison import Array
+    from spdify.exporting.detections import Judge
 
 BATCHES = (1, 3)
 PERTURBED = "onnx perturbed weights"
@@ -153,14 +158,14 @@ class _Export:
     def run(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None) -> OnnxRecord:
         """Export, write, compare, and name the file by the outcome."""
         others = other_sizes(self.examples, self.reference) if self.options.dynamic_size else []
-        exported = export_open(self.model, original, self.traced, self.options.opset, sizes=bool(others))
+        exported = self._exported(original, perturbed, sizes=bool(others))
         size = fixed_size() if self.options.dynamic_size and not others else exported.size
         # First, while the program is as translated.
         twin = self._perturbed_check(exported, perturbed)
-        optimise(exported.program)
+        _finish(exported.program)
         exported.program.model.metadata_props.update(self.options.metadata)
         path = files.write(exported.program.model, self.folder)
-        comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
+        comparisons = [*self._batch_checks(path, exported), twin]
         if exported.dynamic_size:
             comparisons += compare_file(path, others, self.options.tolerance)
         checks = (exported.check, *filter(None, [size]), files.check_file(path), *comparisons)
@@ -171,15 +176,41 @@ class _Export:
             opset=self.options.opset,
             dynamic_batch=exported.dynamic,
             dynamic_size=exported.dynamic_size,
-            note="" if exported.dynamic else f"takes batch {FIXED_BATCH} only",
+            note=_note(exported),
             checks=checks,
         )
 
-    def _batch_checks(self, path: Path, *, dynamic: bool) -> list[Check]:
+    def _exported(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None, *, sizes: bool) -> Exported:
+        """Export by torch.export; where control flow depends on data, as the network runs."""
+        try:
+            return export_open(self.model, original, self.traced, self.options.opset, sizes=sizes)
+        except ExportError as fault:
+            if not depends_on_data(fault) or self.options.half:
+                raise
+            why = fault.message
+        weights = self._found_with(perturbed)
+        try:
+            return export_as_it_runs(self.model, original, self.traced, self.options, weights=weights, why=why)
+        except ExportError as fault:
+            raise ExportError(f"torch.export: {why}; {fault.message}") from fault
+
+    def _found_with(self, perturbed: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """Give weights with which a network that chooses finds much: the perturbed ones, its scores spread."""
+        example = self.examples.at(FIXED_BATCH)
+        if perturbed is None:
+            twin = trained_like(self.model, lambda _: (example.args, example.kwargs), seed=self.options.seed)
+            perturbed = twin.state_dict()
+        return spread_scores(self.model, perturbed, example)
+
+    def _batch_checks(self, path: Path, exported: Exported) -> list[Check]:
         """Compare on the model's own weights; at batch 1 only where the file takes no other."""
-        batches = BATCHES if dynamic else (FIXED_BATCH,)
+        batches = BATCHES if exported.dynamic else (FIXED_BATCH,)
         torch_model = partial(reference_outputs, self.reference)
-        runs = [Run(f"onnx batch {batch}", self.examples.at(batch), torch_model) for batch in batches]
+        runs = [
+            Run(f"onnx batch {batch}", example, torch_model, self._judge(exported, self.reference, example))
+            for batch in batches
+            for example in [self.examples.at(batch)]
+        ]
         checks = compare_file(path, runs, self.options.tolerance)
         why = f"the file takes batch {FIXED_BATCH} only"
         rest = [Check(name=f"onnx batch {b}", outcome="not run", detail=why) for b in BATCHES if b not in batches]
@@ -187,6 +218,8 @@ class _Export:
 
     def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
         """Compare on other weights, in a copy of the program."""
+        if exported.scripted:
+            perturbed = self._found_with(perturbed)
         if perturbed is None:
             return Check(name=PERTURBED, outcome="not run", detail="no perturbed weights were given")
         try:
@@ -204,8 +237,20 @@ class _Export:
         if not all(np.isfinite(out).all() for out in expected):
             detail = "PyTorch's own outputs are not finite with the perturbed weights"
             return Check(name=PERTURBED, outcome="not run", detail=detail)
-        check = self._run_scratch(program, Run(PERTURBED, example, lambda _: expected))
+        judge = self._judge(exported, self.model, example, weights)
+        check = self._run_scratch(program, Run(PERTURBED, example, lambda _: expected, judge))
+        if judge is not compare:
+            return check
         return self._excused(check, example, expected, weights)
+
+    def _judge(
+        self, exported: Exported, model: nn.Module, example: Example, weights: Mapping[str, Tensor] | None = None
+    ) -> Judge:
+        """Give what compares outputs: of one image's detections, the sets."""
+        names = [str(value.name) for value in exported.program.model.graph.outputs]
+        if exported.dynamic or not are_detections(names):
+            return compare
+        return judge_detections(names, lambda: precise_outputs(model, example, weights or model.state_dict()))
 
     def _excused(self, check: Check, example: Example, expected: list[Array], weights: Mapping[str, Tensor]) -> Check:
         """Take a difference for rounding where PyTorch's own, from float64 to float32, is nearly as large.
@@ -227,7 +272,7 @@ class _Export:
 
     def _run_scratch(self, program: ONNXProgram, run: Run) -> Check:
         """Optimise the copy as the real one will be, and run it from a file that is gone afterwards."""
-        optimise(program)
+        _finish(program)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".onnx-") as scratch:
             return compare_file(files.write_scratch(program.model, Path(scratch)), [run], self.options.tolerance)[0]
@@ -255,6 +300,22 @@ def other_sizes(examples: Examples, reference: nn.Module) -> list[Run]:
             continue
         return runs
     return []
+
+
+def _finish(program: ONNXProgram) -> None:
+    """Optimise a program of torch.export, in place.
+
+    The TorchScript exporter's stays as it is: the optimiser of onnxscript leaves branches and loops in a wrong order;
+    ONNX Runtime folds constants and norms as it loads the file.
+    """
+    if program.exported_program is not None:
+        optimise(program)
+
+
+def _note(exported: Exported) -> str:
+    if exported.scripted:
+        return f"takes batch {FIXED_BATCH} of one size only; written by the {EXPORTER}"
+    return "" if exported.dynamic else f"takes batch {FIXED_BATCH} only"
 
 
 def _holds(checks: Iterable[Check], comparisons: Iterable[Check]) -> bool:

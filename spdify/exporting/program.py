@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,7 +42,8 @@ def trace(model: nn.Module, examples: Examples, *, batch: int, dynamic: bool, si
     """
     example = examples.at(batch)
     try:
-        with preserved(model), torch.no_grad():
+        # On some faults torch.export prints the whole graph so far on stderr.
+        with preserved(model), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             shapes = examples.dynamic_shapes(model, example, sizes=sizes) if dynamic else None
             return torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as fault:

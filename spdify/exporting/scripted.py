@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from spdify.errors import ExportError
 from spdify.exporting.examples import tensors_in
 from spdify.exporting.program import reason
-from spdify.exporting.weights import distinct, with_weights
+from spdify.exporting.weights import WeightsError, distinct, with_weights
 from spdify.graph.structure import detached_copy
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def depends_on_data(fault: BaseException) -> bool:
     while link is not None:
         if isinstance(link, GuardOnDataDependentSymNode):
             return True
-        link = link.__cause__ or link.__context__
+        link = link.__cause__
     return False
 
 
@@ -101,11 +101,15 @@ def export_scripted(
         raise ExportError(f"the {EXPORTER} fails: {reason(fault)}") from fault
     for name, value in list(written.graph.initializers.items()):
         value.name = name.removeprefix(f"{ROOT}.")
-    return with_weights(ONNXProgram(written, None), twin, own)
+    try:
+        return with_weights(ONNXProgram(written, None), twin, own)
+    except WeightsError as fault:
+        raise ExportError(f"the {EXPORTER} does not keep the weights apart: {fault}") from fault
 
 
 def input_names(model: nn.Module, example: Example) -> list[str]:
     """Give the forward pass's own names of its inputs; one that holds several tensors numbers them."""
+    bound: dict[Any, Any]
     try:
         bound = inspect.signature(model.forward).bind(*example.args, **example.kwargs).arguments
     except (TypeError, ValueError):

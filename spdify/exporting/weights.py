@@ -85,7 +85,7 @@ def with_weights(program: ONNXProgram, model: nn.Module, values: Mapping[str, Te
     lost = [name for name in sorted(used) if name in own and _place(name, own[name]) not in placed]
     if lost:
         raise WeightsError(f"{len(lost)} tensors of the model are not initializers of the program, first `{lost[0]}`")
-    return ONNXProgram(copy, None)
+    return ONNXProgram(copy, program.exported_program)
 
 
 def _place(name: str, tensor: Tensor) -> Place:
