@@ -33,7 +33,7 @@ RADIUS = 1e-2
 #: Shares of the detections whose choice rounding may tip: of being found at all, and of what is found with them. One is
 #: always allowed the first.
 UNMATCHED_LIMIT, TIPPED_LIMIT = 0.03, 0.1
-#: Fewer say too little: that both sides find nothing is no agreement.
+#: Fewer different boxes say too little: that both sides find nothing is no agreement.
 FEWEST = 10
 #: Of PyTorch's own rounding, what ONNX Runtime may be off by; above the second figure nothing is rounding.
 ROUNDING_SHARE, STEEP_TOLERANCE = 10.0, 5e-3
@@ -96,8 +96,8 @@ def compare_detections(
 
     Returns:
         The check, with that error. Failed where it is above the tolerance, where too many have no counterpart, and
-        where an output has another shape or is not finite. Not run where PyTorch finds fewer than `FEWEST`, or the same
-        box again and again, and where rounding alone does as much.
+        where an output has another shape or is not finite. Not run where PyTorch finds fewer than `FEWEST`
+        different boxes, and where rounding alone does as much.
     """
     if obstacle := _obstacle(reference, found):
         return Check(name=name, outcome="failed", tolerance=tolerance, detail=obstacle)
@@ -113,8 +113,8 @@ def compare_detections(
     outcome: Literal["passed", "failed", "not run"] = "passed"
     if not pairing.agrees or pairing.error > tolerance:
         outcome = "failed"
-    elif pairing.found < FEWEST or not _differ(reference[BOXES]):
-        outcome, words = "not run", f"{words}: too few, or too much alike, to say anything"
+    elif len(np.unique(reference[BOXES].round(3), axis=0)) < FEWEST:
+        outcome, words = "not run", f"{words}: fewer than {FEWEST} different boxes say nothing"
     return Check(name=name, outcome=outcome, value=pairing.error, tolerance=tolerance, detail=words)
 
 
@@ -175,8 +175,3 @@ def _obstacle(reference: Found, found: Found) -> str:
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             return f"{key}: values are NaN or infinite"
     return ""
-
-
-def _differ(boxes: Array) -> bool:
-    """Whether at least half of the boxes are ones of their own."""
-    return len(np.unique(boxes.round(3), axis=0)) * 2 >= len(boxes)

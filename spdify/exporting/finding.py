@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from spdify.exporting.examples import Example
 
 #: Deviation and mean of every class's logit over the places: as probabilities, softmax or sigmoid, some reach 0.5 and
-#: most stay below 0.2.
-SPREAD, MEAN = 2.0, -2.0
+#: most stay near zero.
+SPREAD, MEAN = 2.0, -4.0
 
 
 def spread_scores(model: nn.Module, weights: Mapping[str, Tensor], example: Example) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from spdify.engine import apply_lazily
 from spdify.engine.carrying import after_changes, before_changes
+from spdify.graph.detectors import detector_of
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
 from spdify.verification.carried_proof import without_dropout
@@ -26,11 +27,13 @@ from spdify.verification.compare import carries_signal, relative_error, tensors_
 from spdify.verification.inside import compare_inside, find_watched
 from spdify.verification.islands import find_islands
 from spdify.verification.liveness import Trial, judge_sites, restore_buffers
+from spdify.verification.losses import gradient_error, gradients_of, loss_error, losses_of, training_inputs
 from spdify.verification.randomised import randomise, settle_statistics, whole_batch_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from spdify.graph.detectors import Detector
     from spdify.verification.inside import Agreement
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
@@ -40,6 +43,9 @@ MODEL_TOLERANCE = 1e-9
 #: with inputs and weights off in the last digit, moves nearly as far, it is rounding; above 1e-5 nothing excuses it.
 NUDGE, ROUNDING_SHARE, STEEP_TOLERANCE = 1e-15, 10.0, 1e-5
 ISLAND_TOLERANCE = 1e-5  # float32 rounding through a network, where the model itself computes in float32
+LOSSES, GRADIENTS = "losses, train", "gradients of losses, train"
+#: Sums over all places of all layers above, of both signs.
+GRADIENT_TOLERANCE = 1e-7
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
 
@@ -94,8 +100,7 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
         remark = "; ".join(filter(None, (remark, f"without dropout at {', '.join(switched_off)}")))
     trial = Trial(reference, apply_lazily(source, proved).double(), make_inputs(torch.float64), seed)
     compare = _Comparison(trial, proved, remark)
-    checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
-    checks.append(compare.statistics())
+    checks = _train(compare, source, eval_only)
     if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
     _copy_buffers(reference, trial.converted, proved)
@@ -129,8 +134,15 @@ def replaced_modules(plan: Plan) -> frozenset[str]:
     return frozenset(sites | {a.path for a in plan.adjustments if a.gives is not None})
 
 
-def _untrained(why: str) -> Check:
-    return Check(name="whole model, train", outcome="not run", detail=f"eval only: {why}")
+def _train(compare: _Comparison, source: nn.Module, eval_only: str) -> list[Check]:
+    """Compare both models in train mode: what they give for images alone, or a detector's losses."""
+    if not eval_only:
+        return [compare.outputs("train"), compare.statistics()]
+    detector = detector_of(source)
+    if detector is None:
+        untrained = Check(name="whole model, train", outcome="not run", detail=f"eval only: {eval_only}")
+        return [untrained, compare.statistics()]
+    return [*compare.losses(detector), compare.statistics()]
 
 
 def _approximate(plan: Plan) -> Plan:
@@ -164,12 +176,18 @@ class _Comparison:
 
     def outputs(self, mode: str) -> Check:
         """Compare the outputs in one mode."""
-        name, trial = f"whole model, {mode}", self._trial
+        name = f"whole model, {mode}"
+        ran = self._run_both(name, mode)
+        return ran if isinstance(ran, Check) else self._judge(name, *ran)
+
+    def _run_both(self, name: str, mode: str, *, gradients: bool = False) -> Check | tuple[object, object]:
+        """Run both models in one mode; give their outputs, or a check that says why there are none."""
+        trial = self._trial
         self.ran = False
         trial.reference.train(mode == "train")
         trial.converted.train(mode == "train")
         self._before = {key: b.clone() for key, b in trial.reference.named_buffers()}
-        with torch.no_grad(), whole_batch_statistics(trial.reference, trial.converted):
+        with torch.set_grad_enabled(gradients), whole_batch_statistics(trial.reference, trial.converted):
             try:
                 expected = self._run_original()
             except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
@@ -180,7 +198,52 @@ class _Comparison:
                 return Check(name=name, outcome="failed", detail=f"the converted model does not run: {error}")
         self.ran = True
         self.trained = mode == "train"
-        return self._judge(name, expected, actual)
+        return expected, actual
+
+    def losses(self, detector: Detector) -> list[Check]:
+        """Compare a detector's losses for made-up targets, and their gradients; its statistics are then trained."""
+        with self._on(training_inputs(detector, self._trial.inputs, seed=self._trial.seed)):
+            return self._losses()
+
+    @contextmanager
+    def _on(self, inputs: Any) -> Iterator[None]:  # noqa: ANN401 - whatever the models take in train mode
+        kept, self._trial.inputs = self._trial.inputs, inputs
+        try:
+            yield
+        finally:
+            self._trial.inputs = kept
+
+    def _losses(self) -> list[Check]:
+        ran = self._run_both(LOSSES, "train", gradients=True)
+        if isinstance(ran, Check):
+            return [ran]
+        expected, actual = map(losses_of, ran)
+        said = {name: loss for name, loss in expected.items() if loss.isfinite() and loss != 0}
+        if not said:
+            return [
+                Check(name=LOSSES, outcome="not run", detail="every loss is zero or not finite, in the original too")
+            ]
+        check = self._judge_error(
+            LOSSES, loss_error(expected, actual), f"{', '.join(said)} for made-up targets", expected
+        )
+        if check.outcome != "passed":
+            return [self._tipped() or check]
+        trial = self._trial
+        error = gradient_error(gradients_of(expected, trial.reference), gradients_of(actual, trial.converted))
+        tolerance = max(GRADIENT_TOLERANCE, check.tolerance or 0.0)
+        detail = "of all losses together, with respect to what conversion left alone"
+        outcome: Literal["passed", "failed"] = "passed" if error <= tolerance else "failed"
+        return [check, Check(name=GRADIENTS, outcome=outcome, value=error, tolerance=tolerance, detail=detail)]
+
+    def _tipped(self) -> Check | None:
+        """Say that rounding tips what a detector draws or chooses, where all is equal until then."""
+        with self._states():
+            watched, _ = find_watched(self._trial.reference, self._trial.run, replaced_modules(self._plan))
+        found = self._inside(watched)
+        if not found.parted or found.error > MODEL_TOLERANCE:
+            return None
+        detail = f"rounding tips {found.parted}, what follows is not compared"
+        return Check(name=LOSSES, outcome="not run", value=found.error, detail=detail)
 
     def _run_original(self) -> object:
         """Run the original; where it mixes float32 tensors of its own with float64 weights, with its casts promoted."""
@@ -205,7 +268,7 @@ class _Comparison:
             return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._remark)
         remark = self._remark
         if self._trial.watched or self.look_inside(always=not carries_signal(expected)):
-            inside = self._inside()
+            inside = self._inside(self._trial.watched)
             error, remark = inside.error, "; ".join(filter(None, (inside.detail, remark)))
             if not inside.complete and error <= MODEL_TOLERANCE:
                 return Check(name=name, outcome="not run", value=error, detail=inside.detail)
@@ -230,11 +293,11 @@ class _Comparison:
             self._trial.watched = watched
         return bool(self._trial.watched)
 
-    def _inside(self) -> Agreement:
+    def _inside(self, watched: tuple[str, ...]) -> Agreement:
         trial = self._trial
         with self._states():
             return compare_inside(
-                (trial.reference, trial.converted), trial.run, trial.watched, replaced_modules(self._plan),
+                (trial.reference, trial.converted), trial.run, watched, replaced_modules(self._plan),
                 covering=[d.site.path for d in self._plan.applied],
             )  # fmt: skip
 
