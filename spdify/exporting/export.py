@@ -22,7 +22,7 @@ from spdify.exporting.options import OnnxOptions
 from spdify.exporting.program import export_program, optimise, reason
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
-from spdify.exporting.scripted import EXPORTER, depends_on_data
+from spdify.exporting.scripted import EXPORTER, depends_on_data, export_scripted
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
@@ -116,9 +116,15 @@ def write_unchecked(model: nn.Module, folder: Path, *, make_inputs: MakeInputs, 
         ExportError: The model cannot be traced or translated.
     """
     require_exportable(model)
+    examples = Examples(make_inputs, 0)
     with quiet():
-        program = export_program(model, Examples(make_inputs, 0), opset=opset, batch=batch, dynamic=False)
-        optimise(program)
+        try:
+            program = export_program(model, examples, opset=opset, batch=batch, dynamic=False)
+        except ExportError as fault:
+            if not depends_on_data(fault):
+                raise
+            program = export_scripted(model, examples.at(batch), opset=opset)
+        _finish(program)
         folder.mkdir(parents=True, exist_ok=True)
         return files.write_scratch(program.model, folder)
 

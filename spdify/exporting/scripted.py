@@ -10,7 +10,9 @@ with weights that all differ, and its own ones are put in afterwards (`spdify.ex
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +88,8 @@ def export_scripted(
     flat = _Flat(twin, example).eval()
     try:
         names = output_names(twin, example)
-        with tempfile.TemporaryDirectory() as scratch:
+        # It prints the graph so far when it fails.
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
             path = Path(scratch) / "scripted.onnx"
             torch.onnx.export(
                 flat, tuple(example.tensors), str(path), dynamo=False, opset_version=opset, verbose=False,

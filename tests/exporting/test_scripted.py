@@ -119,7 +119,7 @@ def test_where_both_exporters_fail_both_are_named(export: Export) -> None:
 
 def test_a_fault_of_another_kind_stays(export: Export) -> None:
     class Faulty(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
+        def forward(self, _images: Tensor) -> Tensor:
             msg = "no"
             raise ValueError(msg)
 
