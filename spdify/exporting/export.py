@@ -22,7 +22,7 @@ from spdify.exporting.options import OnnxOptions
 from spdify.exporting.program import export_program, optimise, reason
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
-from spdify.exporting.scripted import EXPORTER, depends_on_data, export_scripted
+from spdify.exporting.scripted import EXPORTER, depends_on_data, export_scripted, require_detector
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
@@ -123,6 +123,7 @@ def write_unchecked(model: nn.Module, folder: Path, *, make_inputs: MakeInputs, 
         except ExportError as fault:
             if not depends_on_data(fault):
                 raise
+            require_detector(model, examples.at(batch))
             program = export_scripted(model, examples.at(batch), opset=opset)
         _finish(program)
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,15 +188,16 @@ class _Export:
         )
 
     def _exported(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None, *, sizes: bool) -> Exported:
-        """Export by torch.export; where control flow depends on data, as the network runs."""
+        """Export by torch.export; a detector, whose control flow depends on data, as it runs."""
         try:
             return export_open(self.model, original, self.traced, self.options.opset, sizes=sizes)
         except ExportError as fault:
             if not depends_on_data(fault) or self.options.half:
                 raise
             why = fault.message
-        weights = self._found_with(perturbed)
         try:
+            require_detector(self.model, self.examples.at(FIXED_BATCH))
+            weights = self._found_with(perturbed)
             return export_as_it_runs(self.model, original, self.traced, self.options, weights=weights, why=why)
         except ExportError as fault:
             raise ExportError(f"torch.export: {why}; {fault.message}") from fault
@@ -234,6 +236,8 @@ class _Export:
         except WeightsError as fault:
             return Check(name=PERTURBED, outcome="not run", detail=str(fault))
         example = self.traced.at(BATCHES[-1] if exported.dynamic else FIXED_BATCH)
+        if exported.scripted:
+            example = self.traced.other()  # than the one that was run to write the file: no number may stem from it
         try:
             expected = reference_outputs(self.model, example, weights)
         except RuntimeError as fault:

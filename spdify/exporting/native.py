@@ -12,7 +12,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
-from torch.onnx import symbolic_helper
+from torch.onnx import register_custom_op_symbolic, symbolic_helper  # type: ignore[attr-defined]
 
 from spdify.blocks import SPDConv
 from spdify.blocks.phases import whole_blocks
@@ -49,7 +49,7 @@ def _scripted(graph: Any, x: Any, blocksize: Any) -> Any:  # noqa: ANN401 - as a
 
 
 #: For the TorchScript exporter, which keeps a table of its own.
-torch.onnx.register_custom_op_symbolic("spdify::space_to_depth", _scripted, 13)
+register_custom_op_symbolic("spdify::space_to_depth", _scripted, 13)
 #: For `torch.onnx.export`.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.spdify.space_to_depth.default: _translated}
 

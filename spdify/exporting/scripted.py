@@ -1,8 +1,8 @@
 """ONNX by the TorchScript exporter: for networks whose control flow depends on data, which torch.export cannot follow.
 
 The network is run once and what it does is written down; branches that its own code marks as scripted stay branches
-(torchvision's detectors do that), others are taken as they were at that run. So the file takes inputs of one size, and
-it must be compared on inputs and weights that lead elsewhere too.
+(torchvision's detectors do that), others are taken as they were at that run. So the file takes inputs of one size, only
+detectors are written so, and the file is compared on other images and weights than it was written with.
 
 The exporter merges initializers that hold the same numbers, and a fresh network has many of those. So the network runs
 with weights that all differ, and its own ones are put in afterwards (`spdify.exporting.weights`).
@@ -26,6 +26,7 @@ from torch.onnx._constants import ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET as NEWEST_
 from torch.utils import _pytree as pytree
 
 from spdify.errors import ExportError
+from spdify.exporting.detections import are_detections
 from spdify.exporting.examples import tensors_in
 from spdify.exporting.program import reason
 from spdify.exporting.weights import WeightsError, distinct, with_weights
@@ -62,6 +63,18 @@ def depends_on_data(fault: BaseException) -> bool:
             return True
         link = link.__cause__
     return False
+
+
+def require_detector(model: nn.Module, example: Example) -> None:
+    """Insist that a network is of the kind that is made for this exporter, and whose choices can be compared.
+
+    Of any other, the file would keep the branch that one input takes, and hardly a comparison would show it.
+
+    Raises:
+        ExportError: It does not give boxes, labels and scores.
+    """
+    if not are_detections(output_names(model, example)):
+        raise ExportError(f"the {EXPORTER} would keep only the branch that one input takes")
 
 
 def export_scripted(

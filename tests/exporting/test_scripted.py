@@ -99,22 +99,29 @@ def test_half_precision_keeps_the_first_reason(export: Export) -> None:
 
 
 class Branching(nn.Module):
-    """Branches on a number; where `odd`, it also does what no exporter knows."""
-
-    def __init__(self, *, odd: bool) -> None:
-        super().__init__()
-        self.conv, self.odd = nn.Conv2d(3, 4, 3), odd
+    """Branches on a number, and does what no exporter knows."""
 
     def forward(self, images: Tensor) -> Tensor:
-        y = self.conv(images)
-        if self.odd:
-            y = torch.linalg.lu_factor(y)[0]
+        y = torch.linalg.lu_factor(images)[0]
         return y if y.sum() > 0 else -y
+
+
+class Detecting(Branching):
+    """Says that what it gives are detections."""
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        y = super().forward(images)[0, 0]
+        return [{"boxes": y[:, :4], "labels": y[:, 4].long(), "scores": y[:, 5]}]
 
 
 def test_where_both_exporters_fail_both_are_named(export: Export) -> None:
     with pytest.raises(ExportError, match=r"torch.export: GuardOnData.*TorchScript exporter of torch.onnx fails"):
-        export(Branching(odd=True), make_inputs=inputs)
+        export(Detecting(), make_inputs=inputs)
+
+
+def test_branches_of_other_networks_are_not_frozen(export: Export) -> None:
+    with pytest.raises(ExportError, match=r"torch.export: GuardOnData.*only the branch that one input takes"):
+        export(Branching(), make_inputs=inputs)
 
 
 def test_a_fault_of_another_kind_stays(export: Export) -> None:
