@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
 SHAPE = (3, 64, 62)
@@ -31,6 +35,24 @@ def two_stages() -> nn.Module:
         box_roi_pool=MultiScaleRoIAlign(["0"], 3, 2), box_head=TwoMLPHead(WIDTH * 9, 16),
         box_predictor=FastRCNNPredictor(16, CLASSES),
     ).eval()  # fmt: skip
+
+
+def with_masks() -> nn.Module:
+    """Make a Mask R-CNN for images (3, 64, 62)."""
+    model = two_stages()
+    heads: Any = model.roi_heads
+    heads.mask_roi_pool = MultiScaleRoIAlign(["0"], 4, 2)
+    heads.mask_head, heads.mask_predictor = MaskRCNNHeads(WIDTH, (8,), 1), MaskRCNNPredictor(8, 8, CLASSES)
+    return model.eval()
+
+
+def with_keypoints() -> nn.Module:
+    """Make a Keypoint R-CNN for images (3, 64, 62)."""
+    model = two_stages()
+    heads: Any = model.roi_heads
+    heads.keypoint_roi_pool = MultiScaleRoIAlign(["0"], 4, 2)
+    heads.keypoint_head, heads.keypoint_predictor = KeypointRCNNHeads(WIDTH, (8,)), KeypointRCNNPredictor(8, 3)
+    return model.eval()
 
 
 def one_stage() -> nn.Module:

@@ -73,7 +73,9 @@ def _target(detector: Detector, image: Tensor, generator: torch.Generator) -> di
         target["masks"] = (draw(BOXES_PER_IMAGE, height, width) > 0.5).to(torch.uint8)  # noqa: PLR2004 - half of all
     if detector.keypoints:
         places = corner[:, None] + draw(BOXES_PER_IMAGE, detector.keypoints, 2) * extent[:, None]
-        target["keypoints"] = torch.cat([places, torch.ones_like(places[..., :1])], dim=2)
+        visible = torch.ones_like(places[..., :1])
+        # torchvision insists on float32; they become the places of classes, of which nothing is computed further.
+        target["keypoints"] = torch.cat([places, visible], dim=2).float()
     return target
 
 

@@ -17,7 +17,7 @@ from spdify.exporting.examples import Example
 from spdify.exporting.finding import spread_scores
 from spdify.exporting.scripted import input_names, output_names
 from spdify.exporting.weights import distinct
-from tests.detectors import SHAPE, one_stage, two_stages
+from tests.detectors import SHAPE, one_stage, two_stages, with_keypoints, with_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,18 @@ def test_it_is_written_and_says_how(pair: tuple[nn.Module, nn.Module], export: E
     assert "backbone.0.weight" in {tensor.name for tensor in written.graph.initializer}
     assert {entry.key: entry.value for entry in written.metadata_props}["of"] == "mine"
     assert all(torch.equal(before[name], tensor) for name, tensor in converted.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "outputs"), [(with_masks, {"masks"}), (with_keypoints, {"keypoints", "keypoints_scores"})]
+)
+def test_masks_and_keypoints_are_compared(
+    make: Callable[[], nn.Module], outputs: set[str], export: Export, tmp_path: Path
+) -> None:
+    record = export(make(), make_inputs=inputs)
+    assert {check.name: check.outcome for check in record.checks}["onnx perturbed weights"] == "passed"
+    written = onnx.load(tmp_path / "model.onnx")
+    assert {value.name for value in written.graph.output} == {"boxes", "labels", "scores"} | outputs
 
 
 def test_a_wrong_weight_in_the_file_is_caught(
