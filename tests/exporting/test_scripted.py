@@ -60,6 +60,7 @@ def test_it_is_written_and_says_how(pair: tuple[nn.Module, nn.Module], export: E
     assert all(torch.equal(before[name], tensor) for name, tensor in converted.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "outputs"), [(with_masks, {"masks"}), (with_keypoints, {"keypoints", "keypoints_scores"})]
 )
