@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
 SHAPE = (3, 64, 62)
@@ -53,6 +54,14 @@ def with_keypoints() -> nn.Module:
     heads.keypoint_roi_pool = MultiScaleRoIAlign(["0"], 4, 2)
     heads.keypoint_head, heads.keypoint_predictor = KeypointRCNNHeads(WIDTH, (8,)), KeypointRCNNPredictor(8, 3)
     return model.eval()
+
+
+def single_shot() -> nn.Module:
+    """Make an SSD for images (3, 64, 62)."""
+    torch.manual_seed(0)
+    boxes, body = DefaultBoxGenerator([[2]], scales=[0.2, 0.4]), _body()
+    body.out_channels = [WIDTH]  # type: ignore[assignment]
+    return SSD(body, boxes, (48, 48), CLASSES).eval()
 
 
 def one_stage() -> nn.Module:

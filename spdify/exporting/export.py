@@ -19,10 +19,11 @@ from spdify.exporting.detections import are_detections, judge_detections
 from spdify.exporting.examples import Example, Examples, MakeInputs
 from spdify.exporting.finding import spread_scores
 from spdify.exporting.options import OnnxOptions
-from spdify.exporting.program import export_program, optimise, reason
+from spdify.exporting.program import export_program, optimise, reason, require_exportable
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
 from spdify.exporting.scripted import EXPORTER, depends_on_data, export_scripted, require_detector
+from spdify.exporting.sizes import BATCHES, other_sizes
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from spdify.exporting.comparison import Array
     from spdify.exporting.detections import Judge
 
-BATCHES = (1, 3)
 PERTURBED = "onnx perturbed weights"
 #: Of PyTorch's own rounding, what ONNX Runtime may be off by; above the second figure nothing is rounding.
 ROUNDING_SHARE, STEEP_TOLERANCE = 10.0, 1e-3
@@ -132,23 +132,6 @@ def write_unchecked(model: nn.Module, folder: Path, *, make_inputs: MakeInputs, 
 
 def _half(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
-
-
-def require_exportable(model: nn.Module) -> None:
-    """Insist on eval mode and on float32 on the CPU: that is what is compared.
-
-    Raises:
-        ExportError: The model is in another condition.
-    """
-    name = type(model).__name__
-    if model.training:
-        raise ExportError(f"cannot export {name}: expected eval mode, got train mode.", hint="Call `.eval()` first.")
-    for path, tensor in model.state_dict().items():
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise ExportError(
-                f"cannot export {name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device} (`{path}`).",
-                hint='Call `.float().to("cpu")` first.',
-            )
 
 
 @dataclass(frozen=True)
@@ -286,30 +269,6 @@ class _Export:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".onnx-") as scratch:
             return compare_file(files.write_scratch(program.model, Path(scratch)), [run], self.options.tolerance)[0]
-
-
-def other_sizes(examples: Examples, reference: nn.Module) -> list[Run]:
-    """Give runs at sizes that are not the example's: odd ones if the network takes them, else even steps.
-
-    None where it takes none of them, or no images.
-    """
-    if not examples.takes_images:
-        return []
-    _, _, height, width = examples.at(1).tensors[0].shape
-    odd = ((3 * height // 4) | 1, width | 1), (height | 1, (5 * width // 4) | 1)
-    even = (height, 2 * width), (2 * height, width)
-    for sizes in (odd, even):
-        runs = [
-            Run(f"onnx size {h}x{w}", examples.resized(batch, (h, w)), partial(reference_outputs, reference))
-            for batch, (h, w) in zip(BATCHES, sizes, strict=True)
-        ]
-        try:
-            for run in runs:
-                run.reference(run.example)
-        except Exception:  # noqa: BLE001, S112 - a size that the network itself does not take
-            continue
-        return runs
-    return []
 
 
 def _finish(program: ONNXProgram) -> None:

@@ -57,10 +57,15 @@ def _by_channel(output: Tensor) -> Tensor:
 
 
 def _spread(layer: nn.Linear | nn.Conv2d, seen: Tensor) -> None:
-    """Scale and shift each output channel to `SPREAD` and `MEAN`, in place; one that hardly varies stays as it is."""
-    if seen.shape[1] < 2 or layer.bias is None:  # noqa: PLR2004 - one place has no deviation
+    """Scale and shift each output channel to `SPREAD` and `MEAN`, in place; one that hardly varies stays as it is.
+
+    A map of one place has no deviation: there, it is that of all channels.
+    """
+    if layer.bias is None:
         return
+    seen = seen if seen.shape[1] > 1 else seen.reshape(1, -1)
     mean, deviation = seen.mean(dim=1), seen.std(dim=1)
     factor = torch.where(deviation > 1e-6 * mean.abs(), SPREAD / deviation.clamp(min=1e-12), 1.0)
+    factor = factor.expand(len(layer.bias))
     layer.weight.mul_(factor.reshape(-1, *[1] * (layer.weight.dim() - 1)))
     layer.bias.copy_((layer.bias - mean) * factor + MEAN)

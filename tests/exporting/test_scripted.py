@@ -17,7 +17,7 @@ from spdify.exporting.examples import Example
 from spdify.exporting.finding import spread_scores
 from spdify.exporting.scripted import input_names, output_names
 from spdify.exporting.weights import distinct
-from tests.detectors import SHAPE, one_stage, two_stages, with_keypoints, with_masks
+from tests.detectors import SHAPE, one_stage, single_shot, two_stages, with_keypoints, with_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def inputs(batch: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     return (torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(1)),), {}
 
 
-@pytest.fixture(params=[two_stages, one_stage])
+@pytest.fixture(params=[two_stages, one_stage, single_shot])
 def pair(request: pytest.FixtureRequest, plan_for: Callable[..., Plan]) -> tuple[nn.Module, nn.Module]:
     """Give a detector and its conversion."""
     model = request.param()

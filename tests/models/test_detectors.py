@@ -24,6 +24,10 @@ CASES = {
 }
 
 
+#: Written as ONNX as well; small ones of the other kinds are in tests/exporting/test_scripted.py.
+WRITTEN = ("tv:fasterrcnn_mobilenet_v3_large_320_fpn", "tv:retinanet_resnet50_fpn")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_converts(name: str, tmp_path: Path) -> None:
@@ -41,6 +45,7 @@ def test_it_converts(name: str, tmp_path: Path) -> None:
     if not trains:
         trained = ("losses, train", "gradients of losses, train", "statistics, train")
         assert {outcomes[check] for check in trained} == {"passed"}
+    if name in WRITTEN:
         onnx = conversion.save(tmp_path / "saved").onnx
         assert onnx is not None
         assert (onnx.file, onnx.dynamic_batch) == ("model.onnx", False)

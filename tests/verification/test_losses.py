@@ -11,7 +11,7 @@ from torch import nn
 from spdify.engine import apply
 from spdify.graph.detectors import Detector
 from spdify.verification import losses, model_proof
-from tests.detectors import SHAPE, one_stage, two_stages, with_keypoints, with_masks
+from tests.detectors import SHAPE, one_stage, single_shot, two_stages, with_keypoints, with_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIGURES = ("losses, train", "gradients of losses, train", "statistics, train")
 
 
-@pytest.mark.parametrize("make", [two_stages, with_masks, with_keypoints, one_stage])
+@pytest.mark.parametrize("make", [two_stages, with_masks, with_keypoints, one_stage, single_shot])
 def test_they_are_equal(make: Callable[[], nn.Module], convert: Callable) -> None:
     checks = convert(make(), SHAPE).prove()
     assert {name: checks[name].outcome for name in FIGURES} == dict.fromkeys(FIGURES, "passed")
