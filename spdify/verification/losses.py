@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Targets: TypeAlias = list[dict[str, Tensor]]
 
-BOXES_PER_IMAGE = 4
+BOXES_PER_IMAGE = 2  # each brings dozens of candidates through the heads of a second stage
 #: A gradient below this share of the largest one is compared as if it were as large: that of a bias before a batch norm
 #: is zero but for rounding.
 GRADIENT_FLOOR = 1e-3
