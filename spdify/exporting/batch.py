@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from spdify.errors import ExportError
 from spdify.exporting.examples import TRACED_BATCH
 from spdify.exporting.program import export_program
+from spdify.exporting.scripted import EXPORTER, export_scripted
 from spdify.records import Check
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
     from torch.onnx import ONNXProgram
 
     from spdify.exporting.examples import Examples
+    from spdify.exporting.options import OnnxOptions
 
 BATCH_CHECK, SIZE_CHECK = "dynamic batch", "dynamic size"
 #: A trace may leave a size open that no other number fits: the network itself is asked first.
@@ -32,12 +36,14 @@ class Exported:
         check: Whether conversion kept the batch open: failed where the original's batch is open and the converted
             model's is not.
         size: Whether height and width are open as well; None where that was not asked for.
+        scripted: Whether the TorchScript exporter wrote it.
     """
 
     program: ONNXProgram
     dynamic: bool
     check: Check
     size: Check | None = None
+    scripted: bool = False
 
     @property
     def dynamic_size(self) -> bool:
@@ -86,6 +92,36 @@ def export_batch(model: nn.Module, original: nn.Module | None, examples: Example
         fixed = export_program(model, examples, opset=opset, batch=FIXED_BATCH, dynamic=False)
         return Exported(fixed, dynamic=False, check=_blame(original, examples, opset, fault.message))
     return Exported(program, dynamic=True, check=Check(name=BATCH_CHECK, outcome="passed"))
+
+
+def export_as_it_runs(  # noqa: PLR0913 - as `export_open`, and why not so
+    model: nn.Module,
+    original: nn.Module | None,
+    examples: Examples,
+    options: OnnxOptions,
+    *,
+    weights: Mapping[str, Tensor],
+    why: str,
+) -> Exported:
+    """Export by the TorchScript exporter, with batch 1 and one size, and say so.
+
+    Args:
+        model: The converted model.
+        original: The model before conversion, or None where there is none to ask.
+        examples: Inputs for both.
+        options: Opset, and whether height and width were to stay open.
+        weights: What the model runs with meanwhile: a detector should find something.
+        why: Why torch.export does not take it.
+
+    Raises:
+        ExportError: This exporter fails too, or does not write the opset.
+    """
+    program = export_scripted(model, examples.at(FIXED_BATCH), opset=options.opset, weights=weights)
+    blame = _blame(original, examples, options.opset, why)
+    words = f"written by the {EXPORTER}, batch and size are fixed: control flow depends on data; {blame.detail}"
+    size = fixed_size(f"the {EXPORTER} wrote the file") if options.dynamic_size else None
+    check = blame.model_copy(update={"detail": words})
+    return Exported(program, dynamic=False, check=check, size=size, scripted=True)
 
 
 def _blame(original: nn.Module | None, examples: Examples, opset: int, why: str) -> Check:

@@ -74,6 +74,16 @@ class Examples:
             args, kwargs = pytree.tree_map_only(Tensor, self._cast, (tuple(args), dict(kwargs)))
         return Example(tuple(args), dict(kwargs))
 
+    def other(self) -> Example:
+        """Give inputs of batch 1 with other numbers in them."""
+        pair = self.at(TRACED_BATCH)
+        batched = iter(self.batched())
+
+        def last(tensor: Tensor) -> Tensor:
+            return tensor[-1:] if next(batched) else tensor
+
+        return Example(*pytree.tree_map_only(Tensor, last, (pair.args, pair.kwargs)))
+
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 

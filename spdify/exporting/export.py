@@ -13,16 +13,21 @@ import torch
 
 from spdify.errors import ExportError
 from spdify.exporting import files
-from spdify.exporting.batch import FIXED_BATCH, export_open, fixed_size
+from spdify.exporting.batch import FIXED_BATCH, export_as_it_runs, export_open, fixed_size
 from spdify.exporting.comparison import compare
+from spdify.exporting.detections import are_detections, judge_detections
 from spdify.exporting.examples import Example, Examples, MakeInputs
+from spdify.exporting.finding import spread_scores
 from spdify.exporting.options import OnnxOptions
-from spdify.exporting.program import export_program, optimise, reason
+from spdify.exporting.program import export_program, optimise, reason, require_exportable
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import Run, compare_file, precise_outputs, reference_outputs
+from spdify.exporting.scripted import EXPORTER, depends_on_data, export_scripted, require_detector
+from spdify.exporting.sizes import BATCHES, other_sizes
 from spdify.exporting.weights import WeightsError, tie, with_weights
 from spdify.graph.structure import detached_copy
 from spdify.records import Check, OnnxRecord
+from spdify.verification.form_proof import trained_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,8 +37,8 @@ if TYPE_CHECKING:
 
     from spdify.exporting.batch import Exported
     from spdify.exporting.comparison import Array
+    from spdify.exporting.detections import Judge
 
-BATCHES = (1, 3)
 PERTURBED = "onnx perturbed weights"
 #: Of PyTorch's own rounding, what ONNX Runtime may be off by; above the second figure nothing is rounding.
 ROUNDING_SHARE, STEEP_TOLERANCE = 10.0, 1e-3
@@ -111,32 +116,22 @@ def write_unchecked(model: nn.Module, folder: Path, *, make_inputs: MakeInputs, 
         ExportError: The model cannot be traced or translated.
     """
     require_exportable(model)
+    examples = Examples(make_inputs, 0)
     with quiet():
-        program = export_program(model, Examples(make_inputs, 0), opset=opset, batch=batch, dynamic=False)
-        optimise(program)
+        try:
+            program = export_program(model, examples, opset=opset, batch=batch, dynamic=False)
+        except ExportError as fault:
+            if not depends_on_data(fault):
+                raise
+            require_detector(model, examples.at(batch))
+            program = export_scripted(model, examples.at(batch), opset=opset)
+        _finish(program)
         folder.mkdir(parents=True, exist_ok=True)
         return files.write_scratch(program.model, folder)
 
 
 def _half(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
-
-
-def require_exportable(model: nn.Module) -> None:
-    """Insist on eval mode and on float32 on the CPU: that is what is compared.
-
-    Raises:
-        ExportError: The model is in another condition.
-    """
-    name = type(model).__name__
-    if model.training:
-        raise ExportError(f"cannot export {name}: expected eval mode, got train mode.", hint="Call `.eval()` first.")
-    for path, tensor in model.state_dict().items():
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise ExportError(
-                f"cannot export {name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device} (`{path}`).",
-                hint='Call `.float().to("cpu")` first.',
-            )
 
 
 @dataclass(frozen=True)
@@ -153,14 +148,14 @@ class _Export:
     def run(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None) -> OnnxRecord:
         """Export, write, compare, and name the file by the outcome."""
         others = other_sizes(self.examples, self.reference) if self.options.dynamic_size else []
-        exported = export_open(self.model, original, self.traced, self.options.opset, sizes=bool(others))
+        exported = self._exported(original, perturbed, sizes=bool(others))
         size = fixed_size() if self.options.dynamic_size and not others else exported.size
         # First, while the program is as translated.
         twin = self._perturbed_check(exported, perturbed)
-        optimise(exported.program)
+        _finish(exported.program)
         exported.program.model.metadata_props.update(self.options.metadata)
         path = files.write(exported.program.model, self.folder)
-        comparisons = [*self._batch_checks(path, dynamic=exported.dynamic), twin]
+        comparisons = [*self._batch_checks(path, exported), twin]
         if exported.dynamic_size:
             comparisons += compare_file(path, others, self.options.tolerance)
         checks = (exported.check, *filter(None, [size]), files.check_file(path), *comparisons)
@@ -171,15 +166,42 @@ class _Export:
             opset=self.options.opset,
             dynamic_batch=exported.dynamic,
             dynamic_size=exported.dynamic_size,
-            note="" if exported.dynamic else f"takes batch {FIXED_BATCH} only",
+            note=_note(exported),
             checks=checks,
         )
 
-    def _batch_checks(self, path: Path, *, dynamic: bool) -> list[Check]:
+    def _exported(self, original: nn.Module | None, perturbed: Mapping[str, Tensor] | None, *, sizes: bool) -> Exported:
+        """Export by torch.export; a detector, whose control flow depends on data, as it runs."""
+        try:
+            return export_open(self.model, original, self.traced, self.options.opset, sizes=sizes)
+        except ExportError as fault:
+            if not depends_on_data(fault) or self.options.half:
+                raise
+            why = fault.message
+        try:
+            require_detector(self.model, self.examples.at(FIXED_BATCH))
+            weights = self._found_with(perturbed)
+            return export_as_it_runs(self.model, original, self.traced, self.options, weights=weights, why=why)
+        except ExportError as fault:
+            raise ExportError(f"torch.export: {why}; {fault.message}") from fault
+
+    def _found_with(self, perturbed: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """Give weights with which a network that chooses finds much: the perturbed ones, its scores spread."""
+        example = self.examples.at(FIXED_BATCH)
+        if perturbed is None:
+            twin = trained_like(self.model, lambda _: (example.args, example.kwargs), seed=self.options.seed)
+            perturbed = twin.state_dict()
+        return spread_scores(self.model, perturbed, example)
+
+    def _batch_checks(self, path: Path, exported: Exported) -> list[Check]:
         """Compare on the model's own weights; at batch 1 only where the file takes no other."""
-        batches = BATCHES if dynamic else (FIXED_BATCH,)
+        batches = BATCHES if exported.dynamic else (FIXED_BATCH,)
         torch_model = partial(reference_outputs, self.reference)
-        runs = [Run(f"onnx batch {batch}", self.examples.at(batch), torch_model) for batch in batches]
+        runs = [
+            Run(f"onnx batch {batch}", example, torch_model, self._judge(exported, self.reference, example))
+            for batch in batches
+            for example in [self.examples.at(batch)]
+        ]
         checks = compare_file(path, runs, self.options.tolerance)
         why = f"the file takes batch {FIXED_BATCH} only"
         rest = [Check(name=f"onnx batch {b}", outcome="not run", detail=why) for b in BATCHES if b not in batches]
@@ -187,6 +209,8 @@ class _Export:
 
     def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
         """Compare on other weights, in a copy of the program."""
+        if exported.scripted:
+            perturbed = self._found_with(perturbed)
         if perturbed is None:
             return Check(name=PERTURBED, outcome="not run", detail="no perturbed weights were given")
         try:
@@ -195,6 +219,8 @@ class _Export:
         except WeightsError as fault:
             return Check(name=PERTURBED, outcome="not run", detail=str(fault))
         example = self.traced.at(BATCHES[-1] if exported.dynamic else FIXED_BATCH)
+        if exported.scripted:
+            example = self.traced.other()  # than the one that was run to write the file: no number may stem from it
         try:
             expected = reference_outputs(self.model, example, weights)
         except RuntimeError as fault:
@@ -204,8 +230,20 @@ class _Export:
         if not all(np.isfinite(out).all() for out in expected):
             detail = "PyTorch's own outputs are not finite with the perturbed weights"
             return Check(name=PERTURBED, outcome="not run", detail=detail)
-        check = self._run_scratch(program, Run(PERTURBED, example, lambda _: expected))
+        judge = self._judge(exported, self.model, example, weights)
+        check = self._run_scratch(program, Run(PERTURBED, example, lambda _: expected, judge))
+        if judge is not compare:
+            return check
         return self._excused(check, example, expected, weights)
+
+    def _judge(
+        self, exported: Exported, model: nn.Module, example: Example, weights: Mapping[str, Tensor] | None = None
+    ) -> Judge:
+        """Give what compares outputs: of one image's detections, the sets."""
+        names = [str(value.name) for value in exported.program.model.graph.outputs]
+        if exported.dynamic or not are_detections(names):
+            return compare
+        return judge_detections(names, lambda: precise_outputs(model, example, weights or model.state_dict()))
 
     def _excused(self, check: Check, example: Example, expected: list[Array], weights: Mapping[str, Tensor]) -> Check:
         """Take a difference for rounding where PyTorch's own, from float64 to float32, is nearly as large.
@@ -227,34 +265,26 @@ class _Export:
 
     def _run_scratch(self, program: ONNXProgram, run: Run) -> Check:
         """Optimise the copy as the real one will be, and run it from a file that is gone afterwards."""
-        optimise(program)
+        _finish(program)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".onnx-") as scratch:
             return compare_file(files.write_scratch(program.model, Path(scratch)), [run], self.options.tolerance)[0]
 
 
-def other_sizes(examples: Examples, reference: nn.Module) -> list[Run]:
-    """Give runs at sizes that are not the example's: odd ones if the network takes them, else even steps.
+def _finish(program: ONNXProgram) -> None:
+    """Optimise a program of torch.export, in place.
 
-    None where it takes none of them, or no images.
+    The TorchScript exporter's stays as it is: the optimiser of onnxscript leaves branches and loops in a wrong order;
+    ONNX Runtime folds constants and norms as it loads the file.
     """
-    if not examples.takes_images:
-        return []
-    _, _, height, width = examples.at(1).tensors[0].shape
-    odd = ((3 * height // 4) | 1, width | 1), (height | 1, (5 * width // 4) | 1)
-    even = (height, 2 * width), (2 * height, width)
-    for sizes in (odd, even):
-        runs = [
-            Run(f"onnx size {h}x{w}", examples.resized(batch, (h, w)), partial(reference_outputs, reference))
-            for batch, (h, w) in zip(BATCHES, sizes, strict=True)
-        ]
-        try:
-            for run in runs:
-                run.reference(run.example)
-        except Exception:  # noqa: BLE001, S112 - a size that the network itself does not take
-            continue
-        return runs
-    return []
+    if program.exported_program is not None:
+        optimise(program)
+
+
+def _note(exported: Exported) -> str:
+    if exported.scripted:
+        return f"takes batch {FIXED_BATCH} of one size only; written by the {EXPORTER}"
+    return "" if exported.dynamic else f"takes batch {FIXED_BATCH} only"
 
 
 def _holds(checks: Iterable[Check], comparisons: Iterable[Check]) -> bool:

@@ -12,6 +12,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+from torch.onnx import register_custom_op_symbolic, symbolic_helper  # type: ignore[attr-defined]
 
 from spdify.blocks import SPDConv
 from spdify.blocks.phases import whole_blocks
@@ -42,6 +43,13 @@ def _translated(x: Any, blocksize: int) -> Any:  # noqa: ANN401 - values of the 
     return op.SpaceToDepth(x, blocksize=blocksize)
 
 
+def _scripted(graph: Any, x: Any, blocksize: Any) -> Any:  # noqa: ANN401 - as above
+    size = symbolic_helper._maybe_get_const(blocksize, "i")  # noqa: SLF001 - there is no other way
+    return graph.op("SpaceToDepth", x, blocksize_i=size)
+
+
+#: For the TorchScript exporter, which keeps a table of its own.
+register_custom_op_symbolic("spdify::space_to_depth", _scripted, 13)
 #: For `torch.onnx.export`.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.spdify.space_to_depth.default: _translated}
 

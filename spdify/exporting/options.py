@@ -23,7 +23,7 @@ class OnnxOptions:
 
     Attributes:
         opset: Version of the operator set, 18 to 25. 20 is what `torch.onnx.export` itself writes by default; every
-            ONNX Runtime since 1.17 reads it.
+            ONNX Runtime since 1.17 reads it. Detectors: 20 at most, which is what the TorchScript exporter has.
         tolerance: Largest difference between an output of PyTorch and the same output of ONNX Runtime that is taken
             for rounding, relative to the largest magnitude in that output. Both compute in float32 (one rounding is
             6e-8), but in other orders and with batch norm folded into the convolutions: 20 networks of timm and

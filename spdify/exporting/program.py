@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +27,23 @@ LONGEST_REASON = 240
 _TRACE_KEY = "pkg.torch.onnx.stack_trace"
 
 
+def require_exportable(model: nn.Module) -> None:
+    """Insist on eval mode and on float32 on the CPU: that is what is compared.
+
+    Raises:
+        ExportError: The model is in another condition.
+    """
+    name = type(model).__name__
+    if model.training:
+        raise ExportError(f"cannot export {name}: expected eval mode, got train mode.", hint="Call `.eval()` first.")
+    for path, tensor in model.state_dict().items():
+        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise ExportError(
+                f"cannot export {name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device} (`{path}`).",
+                hint='Call `.float().to("cpu")` first.',
+            )
+
+
 def trace(model: nn.Module, examples: Examples, *, batch: int, dynamic: bool, sizes: bool = False) -> ExportedProgram:
     """Trace `model` by `torch.export`.
 
@@ -40,7 +59,8 @@ def trace(model: nn.Module, examples: Examples, *, batch: int, dynamic: bool, si
     """
     example = examples.at(batch)
     try:
-        with preserved(model), torch.no_grad():
+        # On some faults torch.export prints the whole graph so far on stderr.
+        with preserved(model), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             shapes = examples.dynamic_shapes(model, example, sizes=sizes) if dynamic else None
             return torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as fault:

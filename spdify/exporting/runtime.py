@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from spdify.exporting.detections import Judge
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FATAL_ONLY = 4
@@ -37,11 +39,13 @@ class Run:
         name: Name of the check.
         example: Inputs of both.
         reference: Gives PyTorch's outputs for them.
+        judge: Compares both sides' outputs, as `compare` does.
     """
 
     name: str
     example: Example
     reference: Callable[[Example], list[Array]]
+    judge: Judge = compare
 
 
 class OnnxModel:
@@ -142,4 +146,4 @@ def _compare_run(onnx_model: OnnxModel, run: Run, tolerance: float) -> Check:
     except Exception as fault:  # noqa: BLE001 - see above
         why = f"ONNX Runtime does not run the file: {reason(fault)}"
         return Check(name=run.name, outcome="failed", tolerance=tolerance, detail=why)
-    return compare(run.name, expected, found, tolerance)
+    return run.judge(run.name, expected, found, tolerance)

@@ -12,11 +12,11 @@ from spdify.errors import ExportError
 from spdify.exporting.batch import BATCH_CHECK, FIXED_BATCH, SIZE_CHECK, fixed_size
 from spdify.exporting.comparison import compare
 from spdify.exporting.examples import TRACED_BATCH, Examples, tensors_in
-from spdify.exporting.export import BATCHES, other_sizes, require_exportable
-from spdify.exporting.program import reason, trace
+from spdify.exporting.program import reason, require_exportable, trace
 from spdify.exporting.python_code import MODULE, WEIGHTS, python_code
 from spdify.exporting.quiet import quiet
 from spdify.exporting.runtime import reference_outputs
+from spdify.exporting.sizes import BATCHES, other_sizes
 from spdify.records import Check
 
 if TYPE_CHECKING:

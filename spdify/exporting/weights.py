@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import torch
 from onnxscript import ir
 from torch.onnx import ONNXProgram
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+#: How far weights are moved to tell them apart, and what a zero is taken for.
+DISTINCT, TINY = 1e-3, 1e-2
 # Where a tensor lies and how it is read: the same for all names of a tied parameter.
 Place: TypeAlias = tuple[int | str | tuple[int, ...], ...]
 
@@ -46,6 +49,20 @@ def tie(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tied
 
 
+def distinct(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Change every floating-point tensor a little, so that no two hold the same numbers.
+
+    To trace with: the TorchScript exporter keeps one of those that do.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(x: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        return x * (1 + DISTINCT * noise) + DISTINCT * TINY * noise
+
+    return {name: moved(x) if x.is_floating_point() else x for name, x in values.items()}
+
+
 def with_weights(program: ONNXProgram, model: nn.Module, values: Mapping[str, Tensor]) -> ONNXProgram:
     """Copy a program that is not optimised, with other values in its initializers.
 
@@ -64,10 +81,11 @@ def with_weights(program: ONNXProgram, model: nn.Module, values: Mapping[str, Te
         if name in own and _holds(initializer, own[name]):
             initializer.const_value = ir.tensor(values[name].detach().contiguous().numpy(), name=name)
             placed.add(_place(name, own[name]))
-    lost = [name for name in sorted(_used(program)) if name in own and _place(name, own[name]) not in placed]
+    used = _used(program) if program.exported_program is not None else _floating(own)
+    lost = [name for name in sorted(used) if name in own and _place(name, own[name]) not in placed]
     if lost:
         raise WeightsError(f"{len(lost)} tensors of the model are not initializers of the program, first `{lost[0]}`")
-    return ONNXProgram(copy, None)
+    return ONNXProgram(copy, program.exported_program)
 
 
 def _place(name: str, tensor: Tensor) -> Place:
@@ -98,3 +116,8 @@ def _used(program: ONNXProgram) -> set[str]:
         seen |= new
         waiting.extend(new)
     return {names[node.name] for node in seen if node.name in names}
+
+
+def _floating(state: Mapping[str, Tensor]) -> set[str]:
+    """Give the names of all tensors that a forward pass may read: without a trace, nothing says which it does."""
+    return {name for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}

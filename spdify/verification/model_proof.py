@@ -8,38 +8,28 @@ does not.
 
 from __future__ import annotations
 
-import math
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from spdify.engine import apply_lazily
-from spdify.engine.carrying import after_changes, before_changes
+from spdify.engine.carrying import after_changes
+from spdify.graph.detectors import detector_of
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
-from spdify.verification.carried_proof import hold_shared_norms, without_dropout
-from spdify.verification.compare import carries_signal, relative_error, tensors_of
-from spdify.verification.inside import compare_inside, find_watched
-from spdify.verification.islands import find_islands
-from spdify.verification.liveness import Trial, judge_sites, restore_buffers
-from spdify.verification.randomised import randomise, settle_statistics, whole_batch_statistics
+from spdify.verification.carried_proof import without_dropout
+from spdify.verification.compare import relative_error
+from spdify.verification.comparison import Comparison
+from spdify.verification.liveness import Trial, judge_sites
+from spdify.verification.randomised import randomise, settle_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from spdify.verification.inside import Agreement
+    from collections.abc import Callable
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
-MODEL_TOLERANCE = 1e-9
-#: A steep network (norms over two positions, say) may turn one rounding into more than that. Where the original itself,
-#: with inputs and weights off in the last digit, moves nearly as far, it is rounding; above 1e-5 nothing excuses it.
-NUDGE, ROUNDING_SHARE, STEEP_TOLERANCE = 1e-15, 10.0, 1e-5
-ISLAND_TOLERANCE = 1e-5  # float32 rounding through a network, where the model itself computes in float32
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
 
@@ -93,9 +83,8 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
     if switched_off:
         remark = "; ".join(filter(None, (remark, f"without dropout at {', '.join(switched_off)}")))
     trial = Trial(reference, apply_lazily(source, proved).double(), make_inputs(torch.float64), seed)
-    compare = _Comparison(trial, proved, remark)
-    checks = [compare.outputs("train") if not eval_only else _untrained(eval_only)]
-    checks.append(compare.statistics())
+    compare = Comparison(trial, proved, remark)
+    checks = _train(compare, source, eval_only)
     if compare.trained or eval_only:
         settle_statistics(reference, lambda: trial.run(reference), seed=seed + 1)
     _copy_buffers(reference, trial.converted, proved)
@@ -122,15 +111,15 @@ def _nothing_exact(check: Check) -> Check:
     return Check(name=check.name, outcome="not run", detail="no site claims to be exact")
 
 
-def replaced_modules(plan: Plan) -> frozenset[str]:
-    """Give the paths of the called modules that a plan replaces, or has put out more channels."""
-    sites = {d.site.path for d in plan.applied if not d.site.operation}
-    # Those that give more channels than before are no more to be compared than a block is inside.
-    return frozenset(sites | {a.path for a in plan.adjustments if a.gives is not None})
-
-
-def _untrained(why: str) -> Check:
-    return Check(name="whole model, train", outcome="not run", detail=f"eval only: {why}")
+def _train(compare: Comparison, source: nn.Module, eval_only: str) -> list[Check]:
+    """Compare both models in train mode: what they give for images alone, or a detector's losses."""
+    if not eval_only:
+        return [compare.outputs("train"), compare.statistics()]
+    detector = detector_of(source)
+    if detector is None:
+        untrained = Check(name="whole model, train", outcome="not run", detail=f"eval only: {eval_only}")
+        return [untrained, compare.statistics()]
+    return [*compare.losses(detector), compare.statistics()]
 
 
 def _approximate(plan: Plan) -> Plan:
@@ -145,208 +134,6 @@ def _is_tangled(plan: Plan) -> bool:
     """Whether channels from sites that do not claim to be exact reach anything."""
     names = {d.site.name for d in _approximate(plan).applied}
     return any(names.intersection(a.sites) and (a.tensors or a.numbers) for a in plan.adjustments)
-
-
-class _Comparison:
-    """The comparisons of both models; it remembers what float32 islands cost.
-
-    Attributes:
-        tolerance: Largest error allowed so far.
-        trained: Whether both models ran in train mode.
-        ran: Whether both ran the last time.
-    """
-
-    def __init__(self, trial: Trial, plan: Plan, remark: str) -> None:
-        self.tolerance = MODEL_TOLERANCE
-        self._trial, self._plan, self._remark, self._held = trial, plan, remark, ""
-        self._before: dict[str, Tensor] = {}
-        self.trained = self.ran = False
-
-    def outputs(self, mode: str) -> Check:
-        """Compare the outputs in one mode."""
-        name, trial = f"whole model, {mode}", self._trial
-        self.ran = False
-        trial.reference.train(mode == "train")
-        trial.converted.train(mode == "train")
-        held = hold_shared_norms(trial.reference, self._plan)
-        hold_shared_norms(trial.converted, self._plan)
-        self._held = f"{len(held)} norms that phases share hold their statistics" if held and mode == "train" else ""
-        self._before = {key: b.clone() for key, b in trial.reference.named_buffers()}
-        with torch.no_grad(), whole_batch_statistics(trial.reference, trial.converted):
-            try:
-                expected = self._run_original()
-            except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
-                return Check(name=name, outcome="not run", detail=f"the original does not run in float64: {error}")
-            try:
-                actual = trial.run(trial.converted)
-            except Exception as error:  # noqa: BLE001 - the original runs, so this is a fault of the conversion
-                return Check(name=name, outcome="failed", detail=f"the converted model does not run: {error}")
-        self.ran = True
-        self.trained = mode == "train"
-        return self._judge(name, expected, actual)
-
-    def _run_original(self) -> object:
-        """Run the original; where it mixes float32 tensors of its own with float64 weights, with its casts promoted."""
-        trial = self._trial
-        try:
-            return trial.run(trial.reference)
-        except RuntimeError:
-            if trial.promoted:
-                raise
-            trial.promoted = True
-            try:
-                expected = trial.run(trial.reference)
-            except Exception:
-                trial.promoted = False
-                raise
-        self._remark = "; ".join(filter(None, (self._remark, "the model's casts to float32 are made casts to float64")))
-        return expected
-
-    def _judge(self, name: str, expected: object, actual: object) -> Check:
-        error = relative_error(expected, actual)
-        if error <= MODEL_TOLERANCE and carries_signal(expected) and not self._trial.watched:
-            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=self._words())
-        remark = self._words()
-        if self._trial.watched or self.look_inside(always=not carries_signal(expected)):
-            inside = self._inside()
-            error, remark = inside.error, "; ".join(filter(None, (inside.detail, remark)))
-            if not inside.complete and error <= MODEL_TOLERANCE:
-                return Check(name=name, outcome="not run", value=error, detail=inside.detail)
-        elif not tensors_of(expected):
-            return Check(name=name, outcome="not run", detail="the output holds no floating-point tensor")
-        elif error <= MODEL_TOLERANCE:
-            detail = "the output is constant: comparing it proves nothing"
-            return Check(name=name, outcome="not run", value=error, detail=detail)
-        return self._judge_error(name, error, remark, expected)
-
-    def _words(self) -> str:
-        """Say how the models are compared."""
-        return "; ".join(filter(None, (self._remark, self._held)))
-
-    def look_inside(self, *, always: bool = False) -> bool:
-        """Have what is inside the models compared from now on, where the original chooses (or `always`) and it can be.
-
-        Returns:
-            Whether that changes anything.
-        """
-        if self._trial.watched:
-            return False
-        with self._states():
-            watched, chooses = find_watched(self._trial.reference, self._trial.run, replaced_modules(self._plan))
-        if watched and (chooses or always):
-            self._trial.watched = watched
-        return bool(self._trial.watched)
-
-    def _inside(self) -> Agreement:
-        trial = self._trial
-        with self._states():
-            return compare_inside(
-                (trial.reference, trial.converted), trial.run, trial.watched, replaced_modules(self._plan),
-                covering=[d.site.path for d in self._plan.applied],
-            )  # fmt: skip
-
-    def _judge_error(self, name: str, error: float, remark: str, expected: object) -> Check:
-        """Judge the error of something that can be compared."""
-        if error <= MODEL_TOLERANCE:
-            return Check(name=name, outcome="passed", value=error, tolerance=MODEL_TOLERANCE, detail=remark)
-        # With the casts promoted there are none.
-        found = () if self._trial.promoted else find_islands(self._trial.reference, self._trial.inputs)
-        if found and error <= ISLAND_TOLERANCE:
-            self.tolerance = ISLAND_TOLERANCE
-            detail = f"the model computes in float32 at {', '.join(found[:5])}, so float64 shows no more"
-            return Check(name=name, outcome="passed", value=error, tolerance=ISLAND_TOLERANCE, detail=detail)
-        if not self._trial.watched and error <= STEEP_TOLERANCE:
-            share = ROUNDING_SHARE * self._rounding(expected=expected)
-            if error <= share:
-                self.tolerance = share
-                return Check(name=name, outcome="passed", value=error, tolerance=share, detail=_steep(share))
-        return Check(name=name, outcome="failed", value=error, tolerance=MODEL_TOLERANCE, detail="outputs differ")
-
-    @contextmanager
-    def _states(self) -> Iterator[None]:
-        """Run the models once more as they were run before, and leave behind what that run has left."""
-        models = (self._trial.reference, self._trial.converted)
-        after = [{key: b.clone() for key, b in model.named_buffers()} for model in models]
-        with whole_batch_statistics(*models):
-            try:
-                yield
-            finally:
-                for model, buffers in zip(models, after, strict=True):
-                    restore_buffers(model, buffers)
-
-    def statistics(self) -> Check:
-        """Compare every buffer after the training step: running statistics most of all."""
-        name = "statistics, train"
-        if not self.trained:
-            return Check(name=name, outcome="not run", detail="no training step was made")
-        theirs = dict(self._trial.converted.named_buffers())
-        kept = {key: b for key, b in self._trial.reference.named_buffers() if key in theirs}
-        if all(torch.equal(b, self._before[key]) for key, b in kept.items()):
-            return Check(name=name, outcome="not run", detail="the model keeps no statistics")
-        error = _buffer_error(kept, before_changes(theirs, self._plan))
-        tolerance, detail = self.tolerance, ""
-        if tolerance < error <= STEEP_TOLERANCE and error <= (share := ROUNDING_SHARE * self._rounding(kept)):
-            tolerance, detail = share, _steep(share)
-        passed = error <= tolerance
-        outcome = "passed" if passed else "failed"
-        return Check(name=name, outcome=outcome, value=error, tolerance=tolerance, detail=detail)  # type: ignore[arg-type]
-
-    def _rounding(self, statistics: dict[str, Tensor] | None = None, expected: object = None) -> float:
-        """Give how far rounding alone moves the original: with inputs and weights off by one rounding.
-
-        Args:
-            statistics: Its buffers after the run; these are then compared.
-            expected: Else, its output.
-        """
-        trial = self._trial
-        # Whole numbers count the runs, of which this is one more.
-        kept = {key: b.clone() for key, b in (statistics or {}).items() if b.is_floating_point()}
-        with torch.no_grad(), self._states(), _nudged_weights(trial.reference, seed=trial.seed):
-            output = trial.run(trial.reference, inputs=_nudged(trial.inputs, seed=trial.seed))
-            moved = dict(trial.reference.named_buffers())
-            found = _buffer_error(kept, moved) if kept else relative_error(expected, output)
-        return found if math.isfinite(found) else 0.0  # what cannot be compared excuses nothing
-
-
-def _steep(share: float) -> str:
-    return f"rounding alone moves the original by {share / ROUNDING_SHARE:.0e}: inputs and weights off by 1e-15 show it"
-
-
-def _nudged(values: Any, *, seed: int) -> Any:  # noqa: ANN401 - tensors, however nested
-    """Change every floating-point tensor by about `NUDGE` of itself."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def nudge(x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return x
-        return x * (1 + NUDGE * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x))
-
-    return tree_map_only(Tensor, nudge, values)
-
-
-@contextmanager
-def _nudged_weights(model: nn.Module, *, seed: int) -> Iterator[None]:
-    """Change all parameters for a while."""
-    kept = {name: p.clone() for name, p in model.named_parameters()}
-    for name, value in _nudged(kept, seed=seed).items():
-        model.get_parameter(name).copy_(value)
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            model.get_parameter(name).copy_(value)
-
-
-def _buffer_error(kept: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """Give the largest relative error of any buffer."""
-    one = torch.ones(1)  # goes with each buffer: integer ones alone have no figure, they are equal or not
-    return max(relative_error((one, b), (one, theirs[key]), floor=_deviation(key, kept)) for key, b in kept.items())
-
-
-def _deviation(key: str, buffers: Mapping[str, Tensor]) -> float:
-    """Give the deviation beside a running mean: a mean that is zero but for rounding has no scale of its own."""
-    variance = buffers.get(key.removesuffix("mean") + "var") if key.endswith("running_mean") else None
-    return float(variance.max().sqrt()) if variance is not None else 0.0
 
 
 def _copy_buffers(reference: nn.Module, other: nn.Module, plan: Plan | None = None) -> None:

@@ -17,8 +17,9 @@ from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.carried_proof import prove_carried
 from spdify.verification.compare import relative_error, shows_input, tensors_of
+from spdify.verification.comparison import replaced_modules
 from spdify.verification.inside import compare_inside, find_watched
-from spdify.verification.model_proof import MODEL_CHECKS, prove_model, replaced_modules
+from spdify.verification.model_proof import MODEL_CHECKS, prove_model
 from spdify.verification.site_proof import prove_sites
 from spdify.verification.structure import eyes_agree, nothing_left, untouched_tensors
 

@@ -1,10 +1,15 @@
-"""Networks that branch on what they find: traced in parts, in eval mode only, and compared inside. Slow."""
+"""Networks that branch on what they find: traced in parts, compared inside; detectors by their losses too. Slow."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
 import spdify
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SMALL = {"min_size": 96, "max_size": 128}
 #: Network → sites, input size, arguments, whether it trains on images alone.
@@ -19,9 +24,13 @@ CASES = {
 }
 
 
+#: Written as ONNX as well; small ones of the other kinds are in tests/exporting/test_scripted.py.
+WRITTEN = ("tv:fasterrcnn_mobilenet_v3_large_320_fpn", "tv:retinanet_resnet50_fpn")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_it_converts(name: str) -> None:
+def test_it_converts(name: str, tmp_path: Path) -> None:
     sites, size, kwargs, trains = CASES[name]
     conversion = spdify.convert(name, input_size=size, model_kwargs=kwargs)
     plan = conversion.plan
@@ -33,3 +42,11 @@ def test_it_converts(name: str) -> None:
     assert "failed" not in outcomes.values()
     assert (outcomes["whole model, eval"], outcomes["live sites"]) == ("passed", "passed")
     assert outcomes["own weights, float32"] == "passed"
+    if not trains:
+        trained = ("losses, train", "gradients of losses, train", "statistics, train")
+        assert {outcomes[check] for check in trained} == {"passed"}
+    if name in WRITTEN:
+        onnx = conversion.save(tmp_path / "saved").onnx
+        assert onnx is not None
+        assert (onnx.file, onnx.dynamic_batch) == ("model.onnx", False)
+        assert {c.name: c.outcome for c in onnx.checks}["onnx perturbed weights"] == "passed"

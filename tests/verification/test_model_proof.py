@@ -15,7 +15,7 @@ from spdify.engine import apply, make_plan
 from spdify.graph import fingerprint, survey
 from spdify.records import Inputs, InputSpec
 from spdify.rulebook import load_rulebook
-from spdify.verification import failed, model_proof, prove
+from spdify.verification import failed, islands, model_proof, prove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_a_float32_island_is_named_and_widens_the_tolerance(convert: Callable) -
     for name in ("whole model, train", "whole model, eval"):
         if checks[name].tolerance == 1e-5:
             assert "float32 at the top" in checks[name].detail
-    assert model_proof.find_islands(Island().double(), ((torch.randn(1, 3, 9, 9).double(),), {})) == ("the top",)
+    assert islands.find_islands(Island().double(), ((torch.randn(1, 3, 9, 9).double(),), {})) == ("the top",)
 
 
 def perturbed(size: float) -> Callable[[nn.Module, Plan], nn.Module]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.engine import apply
-from spdify.verification import model_proof
+from spdify.verification import comparison, model_proof
 from spdify.verification.promotion import wholly_in_float64
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_model_with_a_float32_grid_is_proved_in_float64(convert: Callable) -> 
     checks = convert(Gridded()).prove()
     for mode in ("train", "eval"):
         check = checks[f"whole model, {mode}"]
-        assert (check.outcome, check.tolerance) == ("passed", model_proof.MODEL_TOLERANCE)
+        assert (check.outcome, check.tolerance) == ("passed", comparison.MODEL_TOLERANCE)
         assert check.detail == "the model's casts to float32 are made casts to float64"
     assert checks["live sites"].outcome == checks["gradients"].outcome == "passed"
 
