@@ -180,14 +180,13 @@ class _Export:
             why = fault.message
         try:
             require_detector(self.model, self.examples.at(FIXED_BATCH))
-            weights = self._found_with(perturbed)
+            weights = self._found_with(perturbed, self.examples.at(FIXED_BATCH))
             return export_as_it_runs(self.model, original, self.traced, self.options, weights=weights, why=why)
         except ExportError as fault:
             raise ExportError(f"torch.export: {why}; {fault.message}") from fault
 
-    def _found_with(self, perturbed: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    def _found_with(self, perturbed: Mapping[str, Tensor] | None, example: Example) -> dict[str, Tensor]:
         """Give weights with which a network that chooses finds much: the perturbed ones, its scores spread."""
-        example = self.examples.at(FIXED_BATCH)
         if perturbed is None:
             twin = trained_like(self.model, lambda _: (example.args, example.kwargs), seed=self.options.seed)
             perturbed = twin.state_dict()
@@ -210,7 +209,8 @@ class _Export:
     def _perturbed_check(self, exported: Exported, perturbed: Mapping[str, Tensor] | None) -> Check:
         """Compare on other weights, in a copy of the program."""
         if exported.scripted:
-            perturbed = self._found_with(perturbed)
+            # Spread on the image that is compared: on another one, small maps give logits far outside.
+            perturbed = self._found_with(perturbed, self.traced.other())
         if perturbed is None:
             return Check(name=PERTURBED, outcome="not run", detail="no perturbed weights were given")
         try:
