@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spdify.blocks import SPDBatchNorm2d, SPDGroupNorm
 from spdify.engine.carrying import follow_change
-from spdify.engine.places import place_of
+from spdify.engine.places import keep_place, place_of
 from spdify.errors import PlanError
 from spdify.graph.carriers import CHANNEL_NUMBERS
 
@@ -67,6 +67,7 @@ def adjust(model: nn.Module, adjustment: Adjustment) -> None:
         setattr(module, name, value)
     if adjustment.block:
         block = _block(module, adjustment, before)
+        keep_place(module, block)
         for path in (adjustment.path, *adjustment.aliases):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, block)

@@ -13,7 +13,7 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors
 from spdify.engine.classifiers import replace_heads
 from spdify.engine.guards import guard_classifier, guard_folding
-from spdify.engine.places import block_places
+from spdify.engine.places import block_places, keep_place
 from spdify.engine.repeating import repeat_blocks
 from spdify.engine.ultralytics_hooks import remember
 from spdify.engine.weight_map import map_weights
@@ -128,6 +128,8 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
             block = _build(decision)
         for path, module in zip(paths, old, strict=True):
             block.train(module.training)
+            if not site.operation:
+                keep_place(module, block)
             _set_module(model, path, block)
         if site.operation and paths:
             edits[site.path].append((site.operation, site.operator))

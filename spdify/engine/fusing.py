@@ -6,6 +6,7 @@ from torch import nn
 
 from spdify import blocks
 from spdify.blocks.fusing import NO_OTHER_FORM, fused
+from spdify.engine.places import keep_place
 from spdify.graph.structure import detached_copy
 from spdify.records import FusedSite
 
@@ -46,6 +47,8 @@ def fuse_blocks(model: nn.Module) -> tuple[FusedSite, ...]:
             continue
         if block not in made:
             made[block] = fused(block)
+            if (form := made[block]) is not None:
+                keep_place(block, form)
             sites.append(_described(path, block, made[block]))
         if (form := made[block]) is not None:
             parent, _, name = path.rpartition(".")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spdify.records import Plan
+
+#: Where a module stands among others, which Ultralytics' package writes on it and goes by: its number, from where its
+#: input comes, its title and its number of parameters.
+PLACE = ("i", "f", "type", "np")
 
 
 def block_places(plan: Plan) -> dict[str, tuple[str, ...]]:
@@ -31,3 +37,10 @@ def place_of(path: str, replaced: set[str]) -> str | None:
             return path
         path = path.rpartition(".")[0]
     return None
+
+
+def keep_place(old: nn.Module, new: nn.Module) -> None:
+    """Write on a module, in place, where the one stood whose place it takes, as far as that was written on it."""
+    for name in PLACE:
+        if name in vars(old) and name not in vars(new):
+            setattr(new, name, vars(old)[name])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from spdify.blocks import SPDBatchNorm2d
 from spdify.engine.fusing import BLOCKS, fuse_blocks
 from spdify.records import Plan
 from spdify.sources.ultralytics_package import ultralytics
@@ -37,6 +38,14 @@ class ConvertedConfig(dict[str, Any]):
         """Take both."""
         super().__init__(config)
         self.plans = plans
+
+    def copy(self) -> ConvertedConfig:
+        """Copy with the plans, where a plain dict would lose them."""
+        return ConvertedConfig(self, self.plans)
+
+    def __or__(self, other: Any) -> ConvertedConfig:  # type: ignore[override]  # noqa: ANN401 - as dict has it
+        """Change entries, and keep the plans."""
+        return ConvertedConfig({**self, **other}, self.plans)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make ready for the package to build from this, which was copied or read from a file."""
@@ -99,10 +108,15 @@ def _parse(original: Callable[..., Any], d: dict[str, Any], *args: object, **kwa
 
 def _fuse(original: Callable[..., Any], model: nn.Module, *args: object, **kwargs: object) -> Any:  # noqa: ANN401
     """Put the deployed form of each block into a model, then fuse it; a norm behind another form stays beside it."""
-    units = [unit for unit in model.modules() if type(getattr(unit, "conv", None)) in BLOCKS and hasattr(unit, "bn")]
+    units = [
+        unit
+        for unit in model.modules()
+        if hasattr(unit, "bn") and (type(getattr(unit, "conv", None)) in BLOCKS or isinstance(unit.bn, SPDBatchNorm2d))
+    ]
     fuse_blocks(model)
     for unit in units:
-        if not isinstance(unit.conv, nn.Conv2d):
+        # A norm that phases share has one scale for several filters.
+        if not isinstance(unit.conv, nn.Conv2d) or isinstance(unit.bn, SPDBatchNorm2d):
             unit.conv = nn.Sequential(unit.conv, unit.bn)  # type: ignore[arg-type]
             del unit.bn
             unit.forward = unit.forward_fuse  # type: ignore[assignment]

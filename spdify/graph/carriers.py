@@ -202,6 +202,8 @@ def _carry_batch_norm(module: nn.Module, taken: Layout) -> Step:
 def _share_batch_norm(module: nn.Module, taken: Layout) -> Step:
     if type(module) is not nn.BatchNorm2d or taken.inner != 1 or taken.copies is None:
         _stop("only a torch.nn.BatchNorm2d over as many copies of every channel can be shared by them")
+    if module.running_mean is None:
+        _stop("a batch norm without running statistics sees all copies, which would change the first ones")
     return Step("carrier", taken, block="SPDBatchNorm2d")
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import operator as python_operator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,20 +50,38 @@ class Flow:
         graph: torch.fx's graph.
         root: Holds the modules that the graph calls, as fake or real copies of the user's.
         shapes: Of every node that gives a tensor, its shape.
+        firsts: By path in the user's model, the first path of the module there, where it is registered at several. What
+            is traced in pieces sees only the paths of the piece.
     """
 
     path: str
     graph: fx.Graph
     root: nn.Module
     shapes: dict[fx.Node, Shape]
+    firsts: Mapping[str, str] = field(default_factory=dict)
 
     def full_path(self, target: str) -> str:
-        """Give the path in the user's model of a path in the graph."""
-        return _full_path(self.path, target)
+        """Give the path in the user's model of a path in the graph, the first one of a shared module."""
+        return first_path(_full_path(self.path, target), self.firsts)
 
     def module(self, target: str) -> nn.Module:
         """Give the module that a node of the graph calls."""
         return self.root.get_submodule(target)
+
+
+def first_paths(model: nn.Module) -> dict[str, str]:
+    """Give, for every further path of a module that is registered at several, the first one."""
+    seen: dict[nn.Module, str] = {}
+    paths = ((path, seen.setdefault(module, path)) for path, module in model.named_modules(remove_duplicate=False))
+    return {path: first for path, first in paths if path != first}
+
+
+def first_path(path: str, firsts: Mapping[str, str]) -> str:
+    """Give the first path of a module, or of a tensor of one."""
+    if path in firsts:
+        return firsts[path]
+    owner, dot, name = path.rpartition(".")
+    return f"{firsts[owner]}{dot}{name}" if owner in firsts else path
 
 
 def _full_path(path: str, target: str) -> str:
@@ -96,6 +114,18 @@ class Trace:
         self.followed |= part.followed
         self.reads |= part.reads
         self.flows += part.flows
+
+    def with_first_paths(self, firsts: Mapping[str, str]) -> Self:
+        """Call every module by its first path, in place."""
+        self.operations = [
+            replace(op, owner=first_path(op.owner, firsts), inside=first_path(op.inside, firsts))
+            for op in self.operations
+        ]
+        self.unopened = {first_path(path, firsts): why for path, why in self.unopened.items()}
+        self.followed = {first_path(path, firsts) for path in self.followed}
+        self.reads = {first_path(path, firsts) for path in self.reads}
+        self.flows = [replace(flow, firsts=firsts) for flow in self.flows]
+        return self
 
     def closed_scope(self, owner: str) -> str | None:
         """Give the module whose untraced code runs what `owner` runs; None where the trace saw all of it."""
@@ -323,9 +353,10 @@ def trace_model(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1)
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            return _trace_copy(lambda: _fake(model, inputs, batch), mode)
+            trace = _trace_copy(lambda: _fake(model, inputs, batch), mode)
         except NEEDS_DATA:
-            return _trace_copy(lambda: _real(model, inputs, batch), mode)
+            trace = _trace_copy(lambda: _real(model, inputs, batch), mode)
+    return trace.with_first_paths(first_paths(model))
 
 
 def _fake(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:

@@ -7,7 +7,6 @@ plain data, from which the package builds the network again.
 from __future__ import annotations
 
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,14 @@ from spdify.errors import SourceError, UsageError
 from spdify.records import Inputs, InputSpec, Preprocessing, Source
 from spdify.sources.construction import construct
 from spdify.sources.loaded_model import LoadedModel
-from spdify.sources.near_names import near_names
+from spdify.sources.ultralytics_config import (
+    CLASSES,
+    MOST_CHANNELS,
+    MOST_CLASSES,
+    named_config,
+    recorded_config,
+    task_of,
+)
 from spdify.sources.ultralytics_package import ultralytics
 
 if TYPE_CHECKING:
@@ -29,20 +35,7 @@ if TYPE_CHECKING:
     from spdify.sources.options import BuildOptions, KwargValue
     from spdify.sources.spec import ParsedSpec
 
-#: By task, as the package guesses it from a configuration; `get_model_class` has no public name there.
-CLASSES = {
-    "detect": "DetectionModel",
-    "segment": "SegmentationModel",
-    "pose": "PoseModel",
-    "obb": "OBBModel",
-    "classify": "ClassificationModel",
-}
 SIZE, CLASSIFIER_SIZE = 640, 224  # what the package trains with by default
-SCALES = "nsmlx"
-#: The package evaluates this text: nothing but a plain activation may stand there.
-_ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Za-z0-9]+\((inplace=(True|False))?\)")
-_FETCHING = "TorchVision"  # a layer that downloads weights
-MAX_CONFIG = 100_000  # characters
 COMPARED_SIZE = 64  # two of the largest strides
 
 
@@ -73,9 +66,9 @@ def build_ultralytics(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
     else:
         channels = kwargs.get("in_chans") or (options.input_size[0] if options.input_size else None)
         kwargs |= {"in_chans": channels} if channels not in {None, 3} else {}
-        model = _construct(parsed.canonical, _named_config(parsed.target), kwargs, options.seed)
+        model = _construct(parsed.canonical, named_config(parsed.target), kwargs, options.seed)
     channels = _channels(model)
-    side = CLASSIFIER_SIZE if _task(model.yaml) == "classify" else SIZE
+    side = CLASSIFIER_SIZE if task_of(model.yaml) == "classify" else SIZE
     size = options.input_size or (channels, side, side)
     if size[0] != channels:
         raise UsageError(f"Cannot run {parsed.canonical} on {size[0]} channels: it was made for {channels}.")
@@ -103,77 +96,31 @@ def ultralytics_structure(source: Source) -> nn.Module:
         SourceError: The package is not installed, or cannot build it.
     """
     text = source.kwargs.get("config")
-    config = _named_config(source.spec.partition(":")[2]) if text is None else _recorded_config(source.spec, text)
+    config = named_config(source.spec.partition(":")[2]) if text is None else recorded_config(source.spec, text)
     model: nn.Module = _construct(source.spec, config, source.kwargs, seed=0)
     return model
 
 
 def _construct(spec: str, config: dict[str, Any], kwargs: dict[str, KwargValue], seed: int) -> Any:  # noqa: ANN401
     """Build a network from its configuration; classes have the names that are recorded."""
-    tasks = ultralytics("nn.tasks")
-    build = getattr(tasks, CLASSES[_task(config)])
-    arguments = {
-        "cfg": config,
-        "ch": kwargs.get("in_chans") or config.get("channels") or 3,
-        "nc": kwargs.get("num_classes"),
-    }
+    build = getattr(ultralytics("nn.tasks"), CLASSES[task_of(config)])
+    channels, classes = kwargs.get("in_chans") or config.get("channels") or 3, kwargs.get("num_classes")
+    for what, value, most in (("channels", channels, MOST_CHANNELS), ("classes", classes, MOST_CLASSES)):
+        if value is not None and not (isinstance(value, int) and 0 < value <= most):
+            raise SourceError(f"Cannot build {spec} for {value!r} {what}: expected 1 to {most}.")
+    arguments = {"cfg": config, "ch": channels, "nc": classes}
     model: Any = construct(partial(build, verbose=False), arguments, name=spec, seed=seed)
-    if isinstance(names := kwargs.get("classes"), list):
-        model.names = dict(enumerate(names))
+    if (names := kwargs.get("classes")) is not None:
+        if not isinstance(names, list) or len(names) != len(model.names):
+            raise SourceError(
+                f"Cannot build {spec}: expected the names of its {len(model.names)} classes, got {names!r}."
+            )
+        model.names = dict(enumerate(map(str, names)))
     return model
-
-
-def _task(config: dict[str, Any]) -> str:
-    """Give the task that a configuration is for."""
-    task: str = ultralytics("nn.tasks").guess_model_task(config)
-    if task not in CLASSES:
-        raise SourceError(
-            f"Cannot use a network of Ultralytics for the task {task}.", hint=f"Known are {', '.join(CLASSES)}."
-        )
-    return task
 
 
 def _channels(model: Any) -> int:  # noqa: ANN401 - a module with the package's attributes
     return int(model.yaml.get("channels", 3))
-
-
-# Configurations of the package.
-
-
-def _named_config(name: str) -> dict[str, Any]:
-    """Read a configuration that comes with the package; `yolov5n` is `yolov5.yaml` at scale n."""
-    files = {p.stem: p for p in Path(str(ultralytics().__file__)).parent.joinpath("cfg", "models").rglob("*.yaml")}
-    family, scale = _family_and_scale(name)
-    stem = family if family in files else name
-    if stem not in files:
-        known = [f"ultralytics:{s}" for stem in files for s in _scaled(stem)]
-        raise SourceError(f"Cannot find 'ultralytics:{name}'.", hint=near_names(f"ultralytics:{name}", known))
-    yaml = ultralytics("utils").YAML
-    config: dict[str, Any] = yaml.load(files[stem])
-    if scale and scale not in config.get("scales", {}):
-        raise SourceError(
-            f"Cannot build 'ultralytics:{name}': {stem} has no scale {scale}.",
-            hint=f"It has {', '.join(config.get('scales', {})) or 'none'}.",
-        )
-    if not scale and config.get("scales"):
-        raise SourceError(
-            f"Cannot build 'ultralytics:{name}': its size is open.", hint=f"Write {', '.join(_scaled(stem))}."
-        )
-    return {**config, "scale": scale, "yaml_file": f"{name}.yaml"}
-
-
-def _family_and_scale(name: str) -> tuple[str, str]:
-    """Part `yolov5n-p6` into `yolov5-p6` and `n`."""
-    found = re.fullmatch(rf"(yolo[a-z]?-?v?\d+)([{SCALES}])(.*)", name)
-    return (found[1] + found[3], found[2]) if found else (name, "")
-
-
-def _scaled(stem: str) -> list[str]:
-    """Give the names of a configuration in all sizes."""
-    return [re.sub(r"^(yolo[a-z]?-?v?\d+)", rf"\g<1>{scale}", stem) for scale in SCALES]
-
-
-# Files.
 
 
 def _from_file(
@@ -197,13 +144,28 @@ def _from_file(
         raise SourceError(f"Cannot read {file}: {type(error).__name__}: {error}") from error
     if type(model).__name__ not in CLASSES.values() or not isinstance(getattr(model, "yaml", None), dict):
         raise SourceError(f"Cannot use {file}: expected a network of Ultralytics, got {type(model).__name__}.")
-    names: list[ParamValue] = [str(model.names[i]) for i in sorted(model.names)]
-    record: dict[str, KwargValue] = {"config": json.dumps(model.yaml, default=str), "classes": names}
+    try:
+        record: dict[str, KwargValue] = {"config": json.dumps(model.yaml, default=str), "classes": _names(model, file)}
+    except TypeError as error:
+        raise SourceError(f"Cannot use {file}: its configuration is no plain data: {error}") from error
     if getattr(model.yaml, "plans", ()):
         return model, record  # a converted network: it is as it is
-    again = _construct(parsed.canonical, _recorded_config(parsed.canonical, record["config"]), record, seed=0)
+    again = _construct(parsed.canonical, recorded_config(parsed.canonical, record["config"]), record, seed=0)
     _require_same(again, model, file)
     return again, record
+
+
+def _names(model: Any, file: Path) -> list[ParamValue]:  # noqa: ANN401 - a module with the package's attributes
+    """Give the names of the classes of a file's network, in order."""
+    names = getattr(model, "names", None)
+    if isinstance(names, (list, tuple)):
+        names = dict(enumerate(names))
+    by_number = {int(i): str(name) for i, name in names.items() if str(i).isdigit()} if isinstance(names, dict) else {}
+    if list(range(len(by_number))) != sorted(by_number) or len(by_number) != model.yaml.get("nc"):
+        raise SourceError(
+            f"Cannot use {file}: expected names of its {model.yaml.get('nc')} classes, got {str(names)[:80]}."
+        )
+    return [by_number[i] for i in range(len(by_number))]
 
 
 def _require_same(again: Any, model: Any, file: Path) -> None:  # noqa: ANN401 - modules with the package's attributes
@@ -229,23 +191,3 @@ def _require_same(again: Any, model: Any, file: Path) -> None:  # noqa: ANN401 -
             f"Cannot use {file}: built from its configuration, its network computes something else",
             hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
         )
-
-
-def _recorded_config(spec: str, text: object) -> dict[str, Any]:
-    """Read a configuration from a record, which anybody may have written.
-
-    Raises:
-        SourceError: It is none, or would have the package run or fetch something.
-    """
-    try:
-        config = json.loads(text) if isinstance(text, str) and len(text) <= MAX_CONFIG else None
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict) or not all(isinstance(config.get(part), list) for part in ("backbone", "head")):
-        raise SourceError(f"Cannot build {spec}: its record holds no configuration of Ultralytics.")
-    activation = config.get("activation")
-    if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
-        raise SourceError(f"Cannot build {spec}: its configuration would run {activation!r} as code.")
-    if any(_FETCHING in str(layer) for layer in (*config["backbone"], *config["head"])):
-        raise SourceError(f"Cannot build {spec}: its configuration has a {_FETCHING} layer, which fetches weights.")
-    return config

@@ -17,6 +17,7 @@ from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+from spdify.blocks import SPDBatchNorm2d
 from spdify.errors import TrainingError, UsageError
 from spdify.graph.structure import detached_copy
 from spdify.records import EpochResult
@@ -119,6 +120,11 @@ class Trainer:
         optimizer = make_optimizer(network, recipe, self._masks)
         self._schedule = make_schedule(optimizer, recipe, batches.steps)
         if machine.sync_batchnorm and accelerator.num_processes > 1:
+            if any(isinstance(module, SPDBatchNorm2d) for module in network.modules()):
+                raise UsageError(
+                    "cannot synchronise norms that phases share: torch would make plain ones of them",
+                    hint="Leave out --sync-bn.",
+                )
             self.network = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             # The newer name of the argument is not one that accelerate passes on.

@@ -227,7 +227,7 @@ class Comparison:
         theirs = dict(self._trial.converted.named_buffers())
         kept = {key: b for key, b in self._trial.reference.named_buffers() if key in theirs}
         if all(torch.equal(b, self._before[key]) for key, b in kept.items()):
-            return Check(name=name, outcome="not run", detail="the model keeps no statistics")
+            return Check(name=name, outcome="not run", detail=self._held or "the model keeps no statistics")
         error = buffer_error(kept, before_changes(theirs, self._plan))
         tolerance, detail = self.tolerance, ""
         if tolerance < error <= STEEP_TOLERANCE and error <= (share := ROUNDING_SHARE * self._rounding(kept)):

@@ -316,3 +316,43 @@ def test_a_norm_that_cannot_be_shared_stops_the_channels() -> None:
     decision = plan.applied[1]
     assert decision.leaves is None
     assert "only a torch.nn.BatchNorm2d" in decision.reason
+
+
+def test_norms_without_statistics_are_not_shared() -> None:
+    model = units()
+    model[1].bn = nn.BatchNorm2d(16, track_running_stats=False)
+    decision = planned(model).applied[1]
+    assert decision.leaves is None
+    assert "without running statistics" in decision.reason
+
+
+class Closed(nn.Module):
+    """Its code hangs on numbers; what is in it runs in the trunk as well."""
+
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), shared, nn.Conv2d(8, 6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) if x.sum() > -1e9 else x
+
+
+class SharedWithAClosedOne(nn.Module):
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.first, self.shared = nn.Conv2d(3, 8, 3, 2, 1), shared
+        self.closed = Closed(shared)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.closed(self.shared(self.first(x)))
+
+
+@pytest.mark.parametrize("shared", [nn.SiLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)], ids=lambda m: type(m).__name__)
+def test_what_a_closed_module_shares_with_others_is_one_module(shared: nn.Module) -> None:
+    model = SharedWithAClosedOne(shared)
+    plan = planned(model)
+    assert plan.applied[1].site.path == "closed.block.0"
+    assert (plan.applied[1].leaves is not None) == isinstance(shared, nn.SiLU)
+    randomise(model.double(), seed=0)
+    x = torch.randn(2, 3, 34, 36, dtype=torch.float64)
+    assert relative_error(model.eval()(x), apply(model, plan).eval()(x)) < 1e-12

@@ -36,7 +36,11 @@ def moved(model: nn.Module) -> Any:  # noqa: ANN401 - with the package's attribu
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
-                tensor.add_(0.02 * torch.rand(tensor.shape, generator=generator).to(tensor))
+                tensor.mul_(0.9 + 0.2 * torch.rand(tensor.shape, generator=generator).to(tensor))
+        # Statistics of what really reaches each norm, or nothing would reach the outputs.
+        network: Any = model.train()
+        for _ in range(20):
+            network(images(next(model.parameters()).dtype))
     return model.eval()
 
 
@@ -168,3 +172,34 @@ def test_only_networks_of_the_package_and_only_with_blocks(tmp_path: Path) -> No
     assert not (tmp_path / "pt").exists()
     with pytest.raises(spdify.SpdifyError, match="its trainer builds networks anew"):
         spdify.ExportSettings(format="ultralytics", form="fused")
+
+
+def test_copies_of_a_configuration_keep_its_plans() -> None:
+    config = ConvertedConfig({"nc": 80}, ("plan",))
+    for other in (config.copy(), config | {"nc": 3}, copy.copy(config), copy.deepcopy(config)):
+        assert isinstance(other, ConvertedConfig)
+        assert other.plans == ("plan",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("yolov8n-ghost", "spd-released"),  # a depthwise convolution before a shared norm
+        ("yolov3-tiny", "spd"),  # sites that are layers of the configuration themselves
+        ("yolo26n", "spd"),  # a head that fuse() takes a part of
+        ("yolov10n", "spd-released"),
+        ("yolov8n-seg", "spd-released"),
+    ],
+)
+def test_other_families_are_exported_for_the_package(name: str, rules: str, tmp_path: Path) -> None:
+    conversion = spdify.convert(f"ultralytics:{name}", rules=rules, input_size=SIZE, proof="site")
+    conversion.save(tmp_path / "bundle", onnx=False)
+    record = spdify.export(tmp_path / "bundle", tmp_path / "pt", settings=spdify.ExportSettings(format="ultralytics"))
+    assert {check.outcome for check in record.checks} == {"passed"}
+
+
+@pytest.mark.slow
+def test_width_factors_on_a_network_with_one_activation_for_all() -> None:
+    conversion = spdify.convert("ultralytics:yolov5n", input_size=SIZE, width_factor=1.25, proof="site")
+    assert conversion.report.after.params > conversion.report.before.params

@@ -73,12 +73,16 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         ("ultralytics:yolov5q", "Cannot find"),
         ("ultralytics:yolov7n", "Cannot find"),
         ("ultralytics:../../yolov5n", "Cannot find"),
+        ("ultralytics:rtdetr-l", "no plain YOLO network"),
+        ("ultralytics:yolov8n-rtdetr", "no plain YOLO network"),
+        ("ultralytics:yolo11-cls-resnet18", "with weights to fetch"),
     ],
 )
 def test_names_that_there_are_not(spec: str, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         build(spec)
-    assert "yolov5n" in caught.value.hint or "../" in spec
+    if spec.startswith("ultralytics:yolov5"):
+        assert "yolov5n" in caught.value.hint
 
 
 def test_weights_are_not_fetched_and_other_arguments_not_taken() -> None:
@@ -131,7 +135,22 @@ def test_a_file_with_something_else_is_refused(tmp_path: Path) -> None:
     [
         ({"activation": "__import__('os').system('true')"}, "as code"),
         ({"activation": "nn.ReLU() or print(1)"}, "as code"),
-        ({"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT"]]]}, "fetches weights"),
+        ({"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT"]]]}, "not known"),
+        (
+            {"head": [[-1, 1, "parse_model", [{"activation": "print(1)", "backbone": [], "head": []}, [3]]]]},
+            "not known",
+        ),
+        ({"head": [[-1, 1, "torch_safe_load", ["evil.pt"]]]}, "not known"),
+        ({"head": [[-1, 1, "DetectionModel", [3]]]}, "not known"),
+        ({"head": [[-1, 1, "Conv", [{"a": 1}]]]}, "not known"),
+        ({"head": [[-1, 10**8, "Conv", [8]]]}, "not known"),
+        ({"head": [[-1, 1, "Conv", [10**9]]]}, "not known"),
+        ({"head": [[-1, 1, "Conv", ["9" * 9]]]}, "not known"),
+        ({"backbone": [[-1, 1, "Conv", [8]]] * 501}, "layers"),
+        ({"nc": 10**9}, "nc of its configuration"),
+        ({"width_multiple": 1e5}, "width_multiple"),
+        ({"depth_multiple": 1e6}, "depth_multiple"),
+        ({"scales": {"n": [0.3, 1e5, 1024]}}, "scales"),
         ({"backbone": None}, "holds no configuration"),
     ],
 )
@@ -142,11 +161,14 @@ def test_a_record_cannot_have_the_package_run_or_fetch_something(change: dict[st
         build_structure(source, device="meta")
 
 
-def test_plain_activations_are_taken() -> None:
-    config = {**build("ultralytics:yolov5n").model.yaml, "activation": "torch.nn.ReLU(inplace=True)"}  # type: ignore[dict-item]
+@pytest.mark.parametrize(
+    "text", ["torch.nn.LeakyReLU(inplace=True)", "nn.LeakyReLU(0.1)", "nn.LeakyReLU(0.1, inplace=True)"]
+)
+def test_plain_activations_are_taken(text: str) -> None:
+    config = {**build("ultralytics:yolov5n").model.yaml, "activation": text}  # type: ignore[dict-item]
     source = Source(spec="ultralytics:x.pt", kind="ultralytics", name="x", kwargs={"config": json.dumps(config)})
     model: Any = build_structure(source, device="meta")
-    assert isinstance(model.model[1].act, torch.nn.ReLU)
+    assert isinstance(model.model[1].act, torch.nn.LeakyReLU)
 
 
 def test_a_network_that_is_not_its_configuration_s_is_refused(tmp_path: Path) -> None:
@@ -160,3 +182,29 @@ def test_a_network_that_is_not_its_configuration_s_is_refused(tmp_path: Path) ->
     torch.save({"model": model}, file)
     with pytest.raises(SourceError, match="not the one of its configuration"):
         build(str(file), BuildOptions(trust_checkpoint=True))
+
+
+@pytest.mark.parametrize(
+    "names", [["cat", "dog", "bird"], {"2": "bird", "0": "cat", "1": "dog"}, {0: "cat", 1: "dog", 2: "bird"}]
+)
+def test_names_of_classes_keep_their_numbers(tmp_path: Path, names: object) -> None:
+    model: Any = build("ultralytics:yolov5n", BuildOptions(num_classes=3)).model
+    model.names = names
+    torch.save({"model": model}, tmp_path / "named.pt")
+    loaded: Any = build(str(tmp_path / "named.pt"), BuildOptions(trust_checkpoint=True)).model
+    assert loaded.names == {0: "cat", 1: "dog", 2: "bird"}
+
+
+@pytest.mark.parametrize("names", [None, ["cat"], {1: "cat", 5: "dog", 7: "bird"}, {"a": "b", 0: "c", 1: "d"}])
+def test_names_that_are_none_are_refused(tmp_path: Path, names: object) -> None:
+    model: Any = build("ultralytics:yolov5n", BuildOptions(num_classes=3)).model
+    model.names = names
+    torch.save({"model": model}, tmp_path / "named.pt")
+    with pytest.raises(SourceError, match="expected names of its 3 classes"):
+        build(str(tmp_path / "named.pt"), BuildOptions(trust_checkpoint=True))
+
+
+@pytest.mark.parametrize("classes", [0, 10**9])
+def test_numbers_of_classes_out_of_bounds(classes: int) -> None:
+    with pytest.raises(SourceError, match="expected 1 to"):
+        build("ultralytics:yolov5n", BuildOptions(num_classes=classes))
