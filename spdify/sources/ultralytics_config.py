@@ -134,6 +134,7 @@ def _is_layer(row: object) -> bool:
     return (
         all(_is_whole(value, MOST_LAYERS) for value in sources)
         and _is_whole(repeats, MOST_REPEATS)
+        and isinstance(name, str)
         and name in LAYERS
         and isinstance(arguments, list)
         and all(map(_is_argument, arguments))

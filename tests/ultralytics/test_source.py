@@ -144,6 +144,7 @@ def test_a_file_with_something_else_is_refused(tmp_path: Path) -> None:
         ({"head": [[-1, 1, "DetectionModel", [3]]]}, "not known"),
         ({"head": [[-1, 1, "Conv", [{"a": 1}]]]}, "not known"),
         ({"head": [[-1, 10**8, "Conv", [8]]]}, "not known"),
+        ({"head": [[-1, 1, ["Conv"], [8]]]}, "not known"),
         ({"head": [[-1, 1, "Conv", [10**9]]]}, "not known"),
         ({"head": [[-1, 1, "Conv", ["9" * 9]]]}, "not known"),
         ({"backbone": [[-1, 1, "Conv", [8]]] * 501}, "layers"),
