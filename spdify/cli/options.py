@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from spdify.sources import BuildArguments
 
 MODEL_HELP = (
-    "A timm name (resnet50), torchvision:NAME (tv:NAME), ultralytics:NAME (yolov5n, yolov8s, yolo11n …; with the extra "
-    "spdify[ultralytics], which is AGPL-3.0), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
+    "A timm name (resnet50), torchvision:NAME (tv:NAME), ultralytics:NAME (yolov5n, yolov8s, yolo11n …; needs the "
+    "extra of that name, AGPL-3.0), hf-hub:ORG/NAME, local-dir:FOLDER, path/file.py:FACTORY, "
     "package.module:FACTORY, or a folder that spdify wrote."
 )
 MAX_SEED = 2**32 - 1  # what NumPy takes, too
