@@ -99,7 +99,8 @@ def _parse(original: Callable[..., Any], d: dict[str, Any], *args: object, **kwa
     layers, save = original(d, *args, **kwargs)
     holder = nn.Module()
     holder.model = layers
-    if getattr(d, "plans", ()):  # norms get the package's constants here, for blocks take them over
+    if getattr(d, "plans", ()) and ultralytics("nn.tasks").guess_model_task(d) != "classify":
+        # All but classifiers give their norms the package's own constants later; blocks take them over here.
         ultralytics("utils.torch_utils").initialize_weights(layers)
     for plan in getattr(d, "plans", ()):
         holder = apply_structure(holder, Plan.model_validate_json(plan))

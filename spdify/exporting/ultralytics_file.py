@@ -15,7 +15,6 @@ from spdify.sources.ultralytics_package import ultralytics
 from spdify.verification.compare import relative_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
@@ -67,10 +66,8 @@ def export_ultralytics(
         with torch.no_grad():
             return network.eval()(*args, **kwargs)
 
-    def compared(
-        name: str, network: nn.Module, tolerance: float, detail: str, of: Callable[[object], object] = lambda y: y
-    ) -> Check:
-        error = relative_error(of(expected), of(run(network)))
+    def compared(name: str, network: nn.Module, tolerance: float, detail: str, *, fused: bool = False) -> Check:
+        error = relative_error(_left_by_fusing(expected) if fused else expected, run(network))
         outcome = "passed" if error <= tolerance else "failed"
         return Check(name=name, outcome=outcome, value=error, tolerance=tolerance, detail=detail)  # type: ignore[arg-type]
 
@@ -81,12 +78,13 @@ def export_ultralytics(
     return (FILE,), [
         compared("read back", read, 0.0, "by the package's load_checkpoint"),
         compared("built again", again, 0.0, "from its configuration and weights, as the package's trainer does"),
-        compared(
-            "fuse()", copy.deepcopy(read).fuse(verbose=False), options.tolerance, "its predictions", of=_predictions
-        ),
+        compared("fuse()", copy.deepcopy(read).fuse(verbose=False), options.tolerance, "the deployed form", fused=True),
     ]
 
 
-def _predictions(output: object) -> object:
-    """Give what a network predicts: fusing drops what only training reads, such as a second head."""
-    return output[0] if isinstance(output, tuple) else output
+def _left_by_fusing(output: object) -> object:
+    """Give what a fused network puts out, too: of two heads, one of which only training reads, the other."""
+    match output:
+        case (predictions, {"one2one": head}):
+            return (predictions, head)
+    return output

@@ -72,7 +72,7 @@ def named_config(name: str) -> dict[str, Any]:
             f"Cannot build 'ultralytics:{name}': its backbone is a network of torchvision, with weights to fetch.",
             hint="Convert that one: tv:NAME.",
         )
-    return {**config, "scale": scale, "yaml_file": f"{name}.yaml"}
+    return {**config, "scale": scale or scales, "yaml_file": f"{name}.yaml"}
 
 
 def recorded_config(spec: str, text: object) -> dict[str, Any]:

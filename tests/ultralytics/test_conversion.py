@@ -190,6 +190,7 @@ def test_copies_of_a_configuration_keep_its_plans() -> None:
         ("yolo26n", "spd"),  # a head that fuse() takes a part of
         ("yolov10n", "spd-released"),
         ("yolov8n-seg", "spd-released"),
+        ("yolo11n-cls", "spd-released"),  # a classifier, whose norms have other constants
     ],
 )
 def test_other_families_are_exported_for_the_package(name: str, rules: str, tmp_path: Path) -> None:
