@@ -11,12 +11,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.ssd import SSD
-
-from spdify.detection.torchvision_detector import TorchvisionDetector
+from spdify.detection.torchvision_detector import FAMILIES, TorchvisionDetector
 from spdify.detection.ultralytics_detector import UltralyticsDetector
+from spdify.engine.ultralytics_hooks import TASKS
 from spdify.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -27,8 +24,8 @@ if TYPE_CHECKING:
 
     from spdify.detection.found import Found
 
-TORCHVISION = (GeneralizedRCNN, RetinaNet, FCOS, SSD)
-ULTRALYTICS_MODULE, ULTRALYTICS_CLASS = "ultralytics.nn.tasks", "DetectionModel"
+TORCHVISION = tuple(FAMILIES)
+ULTRALYTICS_CLASS = "DetectionModel"
 KNOWN = "torchvision's R-CNNs, RetinaNet, FCOS and SSD, and Ultralytics' DetectionModel (of a YOLO object, its .model)"
 
 
@@ -114,8 +111,8 @@ def _ultralytics_class(model: nn.Module) -> str | None:
     Whoever holds such a model has imported its module; so nothing is imported here. A model for masks, poses or
     another head is a subclass of the detector, and says something else.
     """
-    tasks = sys.modules.get(ULTRALYTICS_MODULE)
+    tasks = sys.modules.get(TASKS)
     detector = getattr(tasks, ULTRALYTICS_CLASS, None)
     if not isinstance(detector, type) or not isinstance(model, detector):
         return None
-    return next(kind.__name__ for kind in type(model).__mro__ if kind.__module__ == ULTRALYTICS_MODULE)
+    return next(kind.__name__ for kind in type(model).__mro__ if kind.__module__ == TASKS)

@@ -11,19 +11,14 @@ from torchvision.models.detection.ssd import SSD
 
 from spdify.detection.found import Found
 from spdify.errors import RefusedError
+from spdify.graph.detectors import detector_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
 
-#: Class → what it is called, and where it keeps the number of its labels.
-FAMILIES: dict[type, tuple[str, Callable[[Any], int]]] = {
-    GeneralizedRCNN: ("R-CNN", lambda model: model.roi_heads.box_predictor.cls_score.out_features),
-    RetinaNet: ("RetinaNet", lambda model: model.head.classification_head.num_classes),
-    FCOS: ("FCOS", lambda model: model.head.classification_head.num_classes),
-    SSD: ("SSD", lambda model: model.head.classification_head.num_columns),
-}
+FAMILIES: dict[type, str] = {GeneralizedRCNN: "R-CNN", RetinaNet: "RetinaNet", FCOS: "FCOS", SSD: "SSD"}
 
 
 class TorchvisionDetector:
@@ -48,14 +43,14 @@ class TorchvisionDetector:
         Raises:
             RefusedError: The number of its labels is not where torchvision keeps it.
         """
-        family, count = next(entry for kind, entry in FAMILIES.items() if isinstance(model, kind))
-        try:
-            self.outputs = int(count(model))
-        except AttributeError as error:
+        family, known = next(name for kind, name in FAMILIES.items() if isinstance(model, kind)), detector_of(model)
+        if known is None:
             raise RefusedError(
                 f"cannot measure {type(model).__name__}: it does not keep the number of its classes as torchvision's "
-                f"{family} does ({error})"
-            ) from error
+                f"{family} does",
+                hint="Its heads must be torchvision's own.",
+            )
+        self.outputs = known.classes
         self.kind = f"torchvision {family}"
         self.names = names if len(names) == self.outputs else ()
         self.image_size, self.resizing = _resizing(model)

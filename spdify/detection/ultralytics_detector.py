@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from spdify.detection.found import Found
-from spdify.errors import SpdifyError, UsageError
+from spdify.errors import UsageError
+from spdify.sources.ultralytics_package import ultralytics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ class UltralyticsDetector:
             size: Height and width of the inputs.
 
         Raises:
-            SpdifyError: The package is not installed, or not a release with these parts.
+            SourceError: The package is not installed, or not a release with these parts.
             UsageError: The size is not a multiple of the network's stride.
         """
         self._predictor = _predictor(copy.deepcopy(model).eval(), device, size)
@@ -77,18 +78,12 @@ class UltralyticsDetector:
 
 def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) -> Any:  # noqa: ANN401 - untyped package
     """Make the package's predictor for a model, with the suppression of its validation."""
-    try:
-        from ultralytics.models.yolo.detect import DetectionPredictor  # noqa: PLC0415 - optional, and slow to import
-        from ultralytics.nn.autobackend import AutoBackend  # noqa: PLC0415
-        from ultralytics.utils.nms import non_max_suppression  # noqa: PLC0415
-    except ImportError as error:
-        raise SpdifyError(
-            f"cannot measure a network of Ultralytics: {error}", hint="pip install 'spdify[ultralytics]'"
-        ) from error
+    base: Any = ultralytics("models.yolo.detect").DetectionPredictor
+    backend, suppression = ultralytics("nn.autobackend").AutoBackend, ultralytics("utils.nms").non_max_suppression
 
-    class Predictor(DetectionPredictor):  # type: ignore[misc]  # a class of an untyped package
+    class Predictor(base):  # type: ignore[misc]  # a class of an untyped package
         def postprocess(self, preds: Any, img: Any, orig_imgs: Any, **_: Any) -> Any:  # noqa: ANN401
-            kept = non_max_suppression(
+            kept = suppression(
                 preds, self.args.conf, self.args.iou, multi_label=True, max_det=self.args.max_det,
                 max_time_img=PATIENCE, end2end=getattr(self.model, "end2end", False),
             )  # fmt: skip
@@ -106,10 +101,10 @@ def _predictor(model: nn.Module, device: torch.device, size: tuple[int, int]) ->
         predictor.callbacks.clear()
         # What `setup_model` would do, but for folding: that is another network than the one to be measured.
         options: dict[str, Any] = {"device": device, "fuse": False, "verbose": False}
-        if "end2end" in inspect.signature(AutoBackend.__init__).parameters:
+        if "end2end" in inspect.signature(backend.__init__).parameters:
             # Releases that can choose between a head with suppression and one without take the first by default.
             options["end2end"] = predictor.args.nms is False
-        predictor.model = AutoBackend(model=model, **options)
+        predictor.model = backend(model=model, **options)
         predictor.model.eval()
         predictor.device = predictor.model.device
     return predictor

@@ -77,18 +77,13 @@ def register() -> None:
 
 
 def _marked(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
-    wrapper = functools.wraps(original)(functools.partial(replacement, original))
-    setattr(wrapper, _MARK, True)
-    return _as_method(wrapper)
+    """Wrap a function, so that a class binds the wrapper to its instances as it did the function."""
 
-
-def _as_method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a plain function, which a class binds to its instances as it does not bind a partial."""
-
-    @functools.wraps(function)
+    @functools.wraps(original)
     def call(*args: object, **kwargs: object) -> object:
-        return function(*args, **kwargs)
+        return replacement(original, *args, **kwargs)
 
+    setattr(call, _MARK, True)
     return call
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spdify.records import Check
+from spdify.verification.rounding import ROUNDING_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,7 @@ RADIUS = 1e-2
 UNMATCHED_LIMIT, TIPPED_LIMIT = 0.03, 0.1
 #: Fewer different boxes say too little: that both sides find nothing is no agreement.
 FEWEST = 10
-#: Of PyTorch's own rounding, what ONNX Runtime may be off by; above the second figure nothing is rounding.
-ROUNDING_SHARE, STEEP_TOLERANCE = 10.0, 5e-3
+STEEP_TOLERANCE = 5e-3  # above this share of an image's size nothing is rounding
 
 
 @dataclass(frozen=True)

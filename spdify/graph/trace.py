@@ -356,7 +356,8 @@ def trace_model(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1)
             trace = _trace_copy(lambda: _fake(model, inputs, batch), mode)
         except NEEDS_DATA:
             trace = _trace_copy(lambda: _real(model, inputs, batch), mode)
-    return trace.with_first_paths(first_paths(model))
+    firsts = first_paths(model)
+    return trace.with_first_paths(firsts) if firsts else trace
 
 
 def _fake(model: nn.Module, inputs: Inputs, batch: int) -> _Runnable:

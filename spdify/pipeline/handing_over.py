@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torchvision.models import detection, list_models
 
 from spdify.bundle import is_bundle, read_record
+from spdify.detection import is_detector
 from spdify.engine.ultralytics_hooks import is_ultralytics
 from spdify.errors import RefusedError
 from spdify.sources import parse_spec
@@ -33,7 +34,7 @@ def refuse_other_training(model: str | Path | nn.Module) -> None:
         kind, name = _kind_and_name(spec)
     else:
         folder, spec = None, type(model).__name__
-        kind = "ultralytics" if is_ultralytics(model) else "torchvision" if _is_detector(model) else ""
+        kind = "ultralytics" if is_ultralytics(model) else "torchvision" if is_detector(model) else ""
         name = spec if kind else ""
     if kind == "ultralytics":
         raise RefusedError(
@@ -53,10 +54,6 @@ def _kind_and_name(spec: str) -> tuple[str, str]:
     if parsed.kind == "torchvision" and parsed.target not in list_models(module=detection):
         return "", ""
     return (parsed.kind, parsed.target) if parsed.kind in {"ultralytics", "torchvision"} else ("", "")
-
-
-def _is_detector(model: nn.Module) -> bool:
-    return any(kind.__module__.startswith(detection.__name__) for kind in type(model).__mro__)
 
 
 def _convert(spec: str, folder: Path | None, name: str) -> tuple[str, str]:

@@ -90,18 +90,23 @@ def recorded_config(spec: str, text: object) -> dict[str, Any]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict) or not all(isinstance(config.get(part), list) for part in ("backbone", "head")):
-        raise SourceError(f"Cannot build {spec}: its record holds no configuration of Ultralytics.")
+        raise _refused(spec, "its record holds no configuration of Ultralytics")
     activation = config.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
-        raise SourceError(f"Cannot build {spec}: its configuration would run {activation!r} as code.")
+        raise _refused(spec, f"its configuration would run {activation!r} as code")
     rows = [*config["backbone"], *config["head"]]
     bad = next((row for row in rows if not _is_layer(row)), None)
     if bad is not None or len(rows) > MOST_LAYERS:
         shown = f"has {len(rows)} layers" if bad is None else f"has a layer that is not known: {str(bad)[:80]}"
-        raise SourceError(f"Cannot build {spec}: its configuration {shown}.")
+        raise _refused(spec, f"its configuration {shown}")
     if (name := _out_of_bounds(config)) is not None:
-        raise SourceError(f"Cannot build {spec}: {name} of its configuration is out of bounds.")
+        raise _refused(spec, f"{name} of its configuration is out of bounds")
     return config
+
+
+def _refused(spec: str, words: str) -> SourceError:
+    hint = "It is damaged, or nothing that spdify wrote: convert the network again, or a factory of your own."
+    return SourceError(f"Cannot build {spec}: {words}.", hint=hint)
 
 
 def task_of(config: dict[str, Any]) -> str:

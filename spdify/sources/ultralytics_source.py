@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SIZE, CLASSIFIER_SIZE = 640, 224  # what the package trains with by default
 COMPARED_SIZE = 64  # two of the largest strides
+_OTHER_VERSION = "Read it with the version of ultralytics that wrote it, or convert a factory of your own."
 
 
 def build_ultralytics(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
@@ -184,10 +185,10 @@ def _require_same(again: Any, model: Any, file: Path) -> None:  # noqa: ANN401 -
         why = str(error).splitlines()[-1].strip()
         raise SourceError(
             f"Cannot use {file}: its network is not the one of its configuration: {why}",
-            hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
+            hint=_OTHER_VERSION,
         ) from error
     if not same:
         raise SourceError(
             f"Cannot use {file}: built from its configuration, its network computes something else",
-            hint="Read it with the version of ultralytics that wrote it, or convert a factory of your own.",
+            hint=_OTHER_VERSION,
         )

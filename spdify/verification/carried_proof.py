@@ -43,7 +43,7 @@ def prove_carried(model: nn.Module, plan: Plan, *, seed: int) -> tuple[Check, ..
     sites = {d.site.path for d in plan.applied}
     checks = []
     for adjustment in plan.adjustments:
-        is_norm = adjustment.block == SPDBatchNorm2d.__name__
+        is_norm = _is_shared_norm(adjustment)
         if adjustment.path in sites or not (adjustment.tensors or adjustment.numbers or is_norm):
             continue
         name = f"carried {adjustment.path}"
@@ -77,7 +77,7 @@ def carried_error(module: nn.Module, adjustment: Adjustment, *, seed: int) -> fl
     x = torch.randn(_input_shape(before, adjustment), generator=generator, dtype=torch.float64)
     y = x if adjustment.takes is None else _grown(x, adjustment.takes, generator)
     worst = 0.0
-    for training in (True, False) if adjustment.block != SPDBatchNorm2d.__name__ else (False,):
+    for training in (False,) if _is_shared_norm(adjustment) else (True, False):
         with torch.no_grad():
             expected = before.train(training)(x)
             actual = holder["module"].train(training)(y)
@@ -110,10 +110,15 @@ def hold_shared_norms(model: nn.Module, plan: Plan) -> tuple[str, ...]:
     Returns:
         Paths of these norms.
     """
-    paths = tuple(a.path for a in plan.adjustments if a.block == SPDBatchNorm2d.__name__)
+    paths = tuple(a.path for a in plan.adjustments if _is_shared_norm(a))
     for path in paths:
         model.get_submodule(path).eval()
     return paths
+
+
+def _is_shared_norm(adjustment: Adjustment) -> bool:
+    """Whether a norm becomes one that the phases of a channel share."""
+    return adjustment.block == SPDBatchNorm2d.__name__
 
 
 def _error(expected: Tensor, actual: Tensor, gives: Layout | None) -> float:

@@ -22,7 +22,7 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
 
 def test_a_broken_installation_is_another_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ultralytics", type(sys)("ultralytics"))
-    monkeypatch.setitem(sys.modules, "ultralytics.nn", None)
+    monkeypatch.setitem(sys.modules, "ultralytics.nn.tasks", None)
     with pytest.raises(SourceError, match="importing the package fails"):
         ultralytics("nn.tasks")
 

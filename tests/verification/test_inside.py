@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spdify.engine import apply
 from spdify.verification import failed, inside, model_proof
+from tests.verification.breaking import with_a_wrong_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from spdify.records import Plan
 
 
 class Finder(nn.Module):
@@ -83,17 +81,9 @@ def test_eval_only_is_said(convert: Callable) -> None:
 def test_a_wrong_weight_is_caught(
     make: Callable[[], nn.Module], convert: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: nn.Module, plan: Plan) -> nn.Module:
-        converted = apply(model, plan)
-        if plan.applied:
-            with torch.no_grad():
-                first = converted.get_submodule(plan.applied[0].site.path)
-                first.weight[0, 0] += 1e-3  # type: ignore[operator, union-attr, index]
-        return converted
-
     torch.manual_seed(0)
     conversion = convert(make())
-    monkeypatch.setattr(model_proof, "apply_lazily", broken)
+    monkeypatch.setattr(model_proof, "apply_lazily", with_a_wrong_weight(0))
     assert conversion.prove()["whole model, eval"].outcome == "failed"
 
 

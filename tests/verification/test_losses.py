@@ -12,6 +12,7 @@ from spdify.engine import apply
 from spdify.graph.detectors import Detector
 from spdify.verification import losses, model_proof
 from tests.detectors import SHAPE, one_stage, single_shot, two_stages, with_keypoints, with_masks
+from tests.verification.breaking import with_a_wrong_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,16 +34,8 @@ def test_they_are_equal(make: Callable[[], nn.Module], convert: Callable) -> Non
 def test_a_wrong_weight_is_caught(
     make: Callable[[], nn.Module], convert: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: nn.Module, plan: Plan) -> nn.Module:
-        converted = apply(model, plan)
-        if plan.applied:
-            with torch.no_grad():
-                last = converted.get_submodule(plan.applied[-1].site.path)
-                last.weight[0, 0] += 1e-3  # type: ignore[operator, union-attr, index]
-        return converted
-
     conversion = convert(make(), SHAPE)
-    monkeypatch.setattr(model_proof, "apply_lazily", broken)
+    monkeypatch.setattr(model_proof, "apply_lazily", with_a_wrong_weight(-1))
     assert conversion.prove()["losses, train"].outcome == "failed"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,17 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-pytestmark = [
-    pytest.mark.ultralytics,
-    pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs ultralytics: pip install 'spdify[ultralytics]'"),
-]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the package's settings out of the user's folders; it reads the variable when it is imported."""
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("ultralytics")))
 
 
 def network(classes: int = 3, name: str = "yolov5n.yaml") -> nn.Module:
