@@ -591,15 +591,97 @@ class Measure(Record):
 
 
 class SiteCost(Record):
-    """Cost of one site before and after."""
+    """Cost of one site before and after.
+
+    `positions_read` is the share of its input's positions that the block reads once all of its weights may be used,
+    smallest over all calls; None where that was not measured. Before: `Site.positions_read`.
+    """
 
     name: str
     before: Measure
     after: Measure
+    positions_read: float | None = None
+
+
+class Part(Record):
+    """A part of a network at the level at which people draw it: a residual block, a pool, a classifier.
+
+    The parts of a network do not overlap, and their costs add up to the network's: the last one, without a path, is all
+    that is computed or held between the others.
+
+    Attributes:
+        path: Module path.
+        type_name: Class.
+        stage: Path of the stage that it belongs to; empty where the network itself holds it.
+        input: Shape of the tensor that goes in at the first call, batch first; None where it is not called as a whole.
+        output: Of the (largest) one that comes out.
+        params: Number of parameters; of shared ones, at the first part.
+        macs: Multiply-accumulate operations at batch 1.
+        activation_bytes: Bytes of operator outputs.
+    """
+
+    path: str
+    type_name: str
+    stage: str = ""
+    input: Shape | None = None
+    output: Shape | None = None
+    params: int
+    macs: int
+    activation_bytes: int
+
+
+class Taps(Record):
+    """A kernel as a grid of taps, row by row; all channels together.
+
+    Attributes:
+        tensor: Its name in the module; empty for a window without weights.
+        kernel: Taps per axis.
+        scale: Phases per axis that lie in front of each tap: all 1 without space-to-depth.
+        origins: Phase by phase, tap by tap: number of the tap before (from 0) whose weight is there, or -1 for none.
+        fresh: Of those without: whether something is there all the same (a one-hot phase weight).
+        sizes: Root mean square over all channels of what is there; empty for a window without weights.
+    """
+
+    tensor: str
+    kernel: Shape
+    scale: Shape
+    origins: Shape = ()
+    fresh: tuple[bool, ...] = ()
+    sizes: tuple[float, ...] = ()
+
+
+class Kernel(Record):
+    """Where each weight of a site went: `origins` of `before` count its own taps."""
+
+    site: str
+    before: Taps
+    after: tuple[Taps, ...]
+
+
+class Origin(Record):
+    """How a report came about.
+
+    Attributes:
+        sources: Where the network came from, or each of two.
+        inputs: What each was looked at with.
+        command: Command lines, one per line; empty where none was recorded.
+        seed: Of all random numbers.
+        versions: Of Python and of the packages.
+    """
+
+    sources: tuple[Source, ...]
+    inputs: tuple[Inputs, ...]
+    command: str = ""
+    seed: int = 0
+    versions: dict[str, str]
 
 
 class Report(Record):
-    """What a conversion changed and what it costs."""
+    """What a conversion changed and what it costs.
+
+    `parts_before` and `parts_after` are in the order in which they run. Reports of earlier releases have neither, and
+    no `kernels` and `origin`.
+    """
 
     schema_version: Literal[1] = 1
     model: str
@@ -616,6 +698,10 @@ class Report(Record):
     proof: str = "none"
     seconds: float | None = None
     peak_memory_bytes: int | None = None
+    parts_before: tuple[Part, ...] = ()
+    parts_after: tuple[Part, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    origin: Origin | None = None
 
 
 class Ratio(Record):

@@ -103,7 +103,7 @@ def model_card(record: BundleRecord, report: Report) -> str:
         "",
         "- `model.safetensors`: weights",
         "- `spdify.json`: source, plan, checks",
-        "- `report.md`, `report.json`: what changed and what it costs",
+        "- `report.html`, `report.md`, `report.json`: what changed and what it costs",
     ]
     if record.onnx is not None and (inputs := record.example_inputs) is not None:
         batch = "any batch size" if record.onnx.dynamic_batch else f"fixed batch size ({record.onnx.note})"

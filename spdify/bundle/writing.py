@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def write_bundle(
-    folder: Path, *, state: Mapping[str, Tensor], record: BundleRecord, report: Report, report_text: str
+    folder: Path, *, state: Mapping[str, Tensor], record: BundleRecord, report: Report, pages: Mapping[str, str]
 ) -> None:
     """Write everything but the ONNX file into an existing folder.
 
@@ -29,7 +29,7 @@ def write_bundle(
         state: State dict of the converted model.
         record: Content of `spdify.json`.
         report: Content of `report.json`.
-        report_text: Content of `report.md`.
+        pages: The report for people: texts by the names of their files.
 
     Raises:
         OSError: A file cannot be written; `staged_folder` tells it in words.
@@ -40,8 +40,8 @@ def write_bundle(
         CONFIG_FILE: json.dumps(timm_config(record), indent=2) + "\n",
         PLAN_FILE: record.model_dump_json(indent=2) + "\n",
         REPORT_FILE: report.model_dump_json(indent=2) + "\n",
-        "report.md": report_text,
         "README.md": model_card(record, report),
+        **pages,
     }
     write_weights(folder / WEIGHTS_FILE, state)
     for name, text in texts.items():

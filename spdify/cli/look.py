@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +58,9 @@ def report(
     rules: o.Rules = o.DEFAULT_RULES,
     overrides: o.Set = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=o.SAYING)] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Make a page to look at in a browser.", rich_help_panel=o.SAYING)
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead.", rich_help_panel=o.SAYING),
@@ -79,18 +84,19 @@ def report(
     """Compare parameters, MACs, FLOPs, activation memory and file size before and after conversion.
 
     MODEL alone is compared with its conversion (not proved here); a converted folder gives its own report; two models
-    are compared in total. With -o, Markdown is written unless --json is given.
+    are compared in total and block by block. With -o, Markdown is written unless --html or --json is given.
     """
     with steps() as step:
         step("loading PyTorch")
-        from spdify.bundle import check_file, write_text
+        from spdify.bundle import check_file, is_bundle, read_record, write_text
         from spdify.cli.render import render_report
         from spdify.errors import UsageError
         from spdify.pipeline import report as make_report
-        from spdify.reporting import report_markdown
+        from spdify.reporting import report_markdown, report_page
 
-        if as_json and markdown:
-            raise UsageError("cannot print both --json and --markdown", hint="Leave out one of the two.")
+        wanted = [name for name, there in (("--json", as_json), ("--markdown", markdown), ("--html", html)) if there]
+        if len(wanted) > 1:
+            raise UsageError(f"cannot print both {' and '.join(wanted)}", hint="Leave out all but one.")
         if output is not None:
             check_file(output, overwrite=overwrite)
         build = o.build_arguments(
@@ -100,13 +106,21 @@ def report(
             trust_checkpoint=trust_checkpoint,
         )  # fmt: skip
         step("comparing")
-        made = make_report(model, other, rules=rules, overrides=overrides or (), code=code, **build)
+        made = make_report(
+            model, other, rules=rules, overrides=overrides or (), code=code,
+            command=shlex.join(["spdify", *sys.argv[1:]]), **build,
+        )  # fmt: skip
+        text = ""
+        if html:
+            record = read_record(Path(model)) if other is None and is_bundle(model) else None
+            text = printable(report_page(made, record))
+        elif markdown or (output is not None and not as_json):
+            text = printable(report_markdown(made))
     if output is not None:
-        text = json_text(made) + "\n" if as_json else printable(report_markdown(made))
-        write_text(output, text, overwrite=overwrite)
+        write_text(output, text or json_text(made) + "\n", overwrite=overwrite)
     elif as_json:
         print_json(made)
-    elif markdown:
-        typer.echo(printable(report_markdown(made)), nl=False)
+    elif text:
+        typer.echo(text, nl=False)
     else:
         render_report(output_console(), made)

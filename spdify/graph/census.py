@@ -21,7 +21,7 @@ from spdify.errors import TraceError
 from spdify.graph.adapters import module_operator
 from spdify.graph.calls import CallPlace, NoPlaceError, find_place
 from spdify.graph.operations import Operation
-from spdify.graph.owners import OwnerStack
+from spdify.graph.owners import ModuleCall, OwnerStack
 from spdify.graph.shrinking import WATCHED, ShrinkingBook
 from spdify.graph.slices import FoundSlice, SliceBook, Steps
 from spdify.graph.structure import NEEDS_DATA, fake_copy, fake_inputs, lazy_copy, zero_inputs
@@ -81,6 +81,7 @@ class Census:
         macs: Multiply-accumulates by owner path.
         activation_bytes: Bytes of operator outputs (views and in-place results not counted) by owner path.
         plain_convs: Owner and operation of functional convolutions with stride 1.
+        calls: What was called, by path, in the order of the first calls.
     """
 
     operations: list[Operation] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Census:
     macs: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     activation_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     plain_convs: set[tuple[str, str]] = field(default_factory=set)
+    calls: dict[str, ModuleCall] = field(default_factory=dict)
 
     @property
     def total_macs(self) -> int:
@@ -259,4 +261,5 @@ def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fak
     census = counting.census
     census.operations += counting.slices.operations()
     census.shrinking = counting.shrinking.found
+    census.calls = owners.calls
     return census

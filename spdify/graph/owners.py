@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from spdify.graph.tracer import BLOCKS_PACKAGE
 
@@ -13,25 +17,37 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
+@dataclass
+class ModuleCall:
+    """Shapes of what goes into a module and of what comes out, at its first call; None where that is no tensor."""
+
+    input: tuple[int, ...] | None
+    output: tuple[int, ...] | None = None
+
+
 class OwnerStack:
     """Knows which module is running, by forward hooks.
 
     Attributes:
         failed_at: Path of the innermost module whose forward raised; None while nothing did.
+        calls: What was called, by path, in the order of the first calls.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Hook every module of `model`; the first of several paths names a shared one."""
         self.failed_at: str | None = None
+        self.calls: dict[str, ModuleCall] = {}
         self._stack: list[tuple[str, nn.Module]] = [("", model)]
         self._handles: list[RemovableHandle] = []
         for path, module in model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
+            self._handles.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
 
-    def _entering(self, path: str) -> Callable[[nn.Module, object], None]:
-        def enter(module: nn.Module, _args: object) -> None:
+    def _entering(self, path: str) -> Callable[[nn.Module, object, object], None]:
+        def enter(module: nn.Module, args: object, kwargs: object) -> None:
             self._stack.append((path, module))
+            if path not in self.calls:
+                self.calls[path] = ModuleCall(_largest((args, kwargs)))
             self.failed_at = None  # a fault that the model caught itself
 
         return enter
@@ -41,7 +57,8 @@ class OwnerStack:
         if output is None and self.failed_at is None:
             self.failed_at = self.current[0]
         if len(self._stack) > 1 and self._stack[-1][1] is module:
-            self._stack.pop()
+            call = self.calls[self._stack.pop()[0]]
+            call.output = call.output or _largest(output)
 
     @property
     def current(self) -> tuple[str, nn.Module]:
@@ -57,3 +74,9 @@ class OwnerStack:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
+
+
+def _largest(values: object) -> tuple[int, ...] | None:
+    """Give the shape of the largest tensor, the first of several; None where there is none."""
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    return tuple(max(tensors, key=Tensor.numel).shape) if tensors else None

@@ -22,7 +22,7 @@ from spdify.pipeline.loading import build_converted, load, load_state
 from spdify.pipeline.opening import build_original
 from spdify.pipeline.starting import export_trained
 from spdify.records import Calibration, FittedPool, Inputs, InputSpec, Preprocessing
-from spdify.reporting import report_markdown
+from spdify.reporting import report_files
 from spdify.training import calibrate_norms, fit_pool, measured_batches, output_error, pool_error
 
 if TYPE_CHECKING:
@@ -229,5 +229,5 @@ def _write(  # noqa: PLR0913 - what a bundle holds
     with staged_folder(output, overwrite=overwrite) as stage:
         if onnx:
             new = export_trained(network, stage, new)
-        write_bundle(stage, state=network.state_dict(), record=new, report=report, report_text=report_markdown(report))
+        write_bundle(stage, state=network.state_dict(), record=new, report=report, pages=report_files(report, new))
     require_verified(new.onnx, output)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from spdify.bundle import staged_folder, write_bundle
 from spdify.errors import CheckFailedError
 from spdify.exporting import UNVERIFIED, OnnxOptions, describe, export_onnx
-from spdify.records import BundleRecord, Calibration, OnnxRecord, Plan, Report, Source, Training
-from spdify.reporting import report_markdown
+from spdify.records import BundleRecord, Calibration, OnnxRecord, Origin, Plan, Report, Source, Training
+from spdify.reporting import report_files
 from spdify.sources import example_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from spdify.pipeline.opening import Opened
     from spdify.records import Check
 
 PACKAGES = ("spdify", "torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
@@ -81,7 +82,7 @@ class Conversion:
             record = self.record(exported)
             report = self.report.model_copy(update={"checks": record.checks + (exported.checks if exported else ())})
             write_bundle(
-                stage, state=self.model.state_dict(), record=record, report=report, report_text=report_markdown(report)
+                stage, state=self.model.state_dict(), record=record, report=report, pages=report_files(report, record)
             )
         require_verified(exported, Path(folder))
         return record
@@ -130,6 +131,20 @@ def require_verified(exported: OnnxRecord | None, folder: Path) -> None:
         f"the ONNX file does not pass: {'; '.join(f'{c.name}: {c.detail or c.value}' for c in bad)}",
         hint=f"The bundle is written; the file is kept as {folder / exported.file} and must not be used.",
     )
+
+
+def origin_of(*opened: Opened, command: str, seed: int) -> Origin:
+    """Say how a report on models came about.
+
+    Args:
+        opened: The model, or both that are compared.
+        command: Command lines, one per line.
+        seed: Of all random numbers.
+    """
+    return Origin(
+        sources=tuple(one.source for one in opened), inputs=tuple(one.inputs for one in opened), command=command,
+        seed=seed, versions=versions(),
+    )  # fmt: skip
 
 
 def versions() -> dict[str, str]:

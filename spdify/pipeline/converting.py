@@ -13,11 +13,11 @@ from spdify.engine import apply, apply_lazily
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
-from spdify.pipeline.conversion import Conversion
+from spdify.pipeline.conversion import Conversion, origin_of
 from spdify.pipeline.opening import open_model
 from spdify.pipeline.planning import budget_checks, plan_opened
 from spdify.pipeline.scaling import Scaled, scale
-from spdify.reporting import make_report, measure
+from spdify.reporting import make_report, measure, parts_of
 from spdify.sources import example_inputs
 from spdify.verification import PROOF_LEVELS, choose_level, failed, prove
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spdify.pipeline.opening import Opened
-    from spdify.records import Check, Plan
+    from spdify.records import Check, Part, Plan
     from spdify.sources import BuildArguments
     from spdify.sources.example import Example
 
@@ -144,9 +144,11 @@ def convert_opened(
     started = time.monotonic()
     seed = settings.seed
     first, scaled, cost = opened.model, Scaled(opened), None
+    parts: tuple[Part, ...] = ()
     if (settings.width_factor, settings.depth_factor) != (1, 1):
         progress("scaling")
-        cost = measure(first, take_census(first, opened.inputs, mode="eval"))
+        census = take_census(first, opened.inputs, mode="eval")
+        cost, parts = measure(first, census), parts_of(first, census)
         scaled = scale(
             opened, width=settings.width_factor, depth=settings.depth_factor, seed=seed,
             make_inputs=_proof_inputs(opened, seed), whole=choose_level(settings.proof, cost) == "model",
@@ -183,8 +185,10 @@ def convert_opened(
     )
     report = report.model_copy(update={"checks": (*report.checks, *budget_checks(report))})
     _require_proof(opened, report.checks)
+    command = "\n".join(filter(None, (opened.command, command)))
+    report = report.model_copy(update={"origin": origin_of(opened, command=command, seed=seed)})
     if cost is not None:
-        report = report.model_copy(update={"before": cost, "scaling": scaled.words})
+        report = report.model_copy(update={"before": cost, "parts_before": parts, "scaling": scaled.words})
     return Conversion(
         model=converted,
         plan=plan,
@@ -193,7 +197,7 @@ def convert_opened(
         source=opened.source,
         seed=seed,
         original=opened.model,
-        command="\n".join(filter(None, (opened.command, command))),
+        command=command,
         earlier_plans=opened.plans,
         trainings=opened.record.trainings if opened.record else (),
         calibrations=opened.record.calibrations if opened.record else (),

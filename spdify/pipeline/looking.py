@@ -14,6 +14,7 @@ from spdify.engine import apply_lazily
 from spdify.errors import UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
+from spdify.pipeline.conversion import origin_of
 from spdify.pipeline.opening import Opened, open_model
 from spdify.pipeline.planning import plan_opened
 from spdify.reporting import compare_models, make_inspection, make_report
@@ -65,6 +66,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     example_input: Example | None = None,
     code: str | None = None,
     stored: bool = True,
+    command: str = "",
     **build: Unpack[BuildArguments],
 ) -> Report:
     """Compare a model with its conversion, or with another model.
@@ -79,6 +81,7 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         prefer: What is bought first, likewise.
         example_input: Tensors that the models take; needed for modules.
         code: For a bundle of somebody's own network, the source that builds the original.
+        command: Command line to record.
         stored: Give a bundle's own report; otherwise it is compared with its conversion by `rules` like any model.
         **build: How to build sources: `pretrained`, `checkpoint`, `num_classes`, `in_chans`, `model_kwargs`,
             `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
@@ -93,11 +96,14 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
         return read_report(Path(model))
     first = open_model(model, example_input=example_input, code=code, **build)
     if other is None:
-        return _against_conversion(first, rules, overrides, allowed)
+        origin = origin_of(first, command="\n".join(filter(None, (first.command, command))), seed=build.get("seed", 0))
+        return _against_conversion(first, rules, overrides, allowed).model_copy(update={"origin": origin})
     second = open_model(other, example_input=example_input, code=code, **build)
     censuses = [take_census(o.model, o.inputs, mode="eval") for o in (first, second)]
     name = " → ".join(_titles(first, second))
-    return compare_models(name, first.model, censuses[0], second.model, censuses[1])
+    compared = compare_models(name, first.model, censuses[0], second.model, censuses[1])
+    origin = origin_of(first, second, command=command, seed=build.get("seed", 0))
+    return compared.model_copy(update={"origin": origin})
 
 
 def _require_as_stored(

@@ -13,11 +13,11 @@ from spdify.engine import apply_lazily, plan_classifier
 from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
-from spdify.pipeline.conversion import versions
+from spdify.pipeline.conversion import origin_of, versions
 from spdify.pipeline.converting import ConversionSettings, convert_opened
 from spdify.pipeline.opening import open_model
 from spdify.records import BundleRecord, Inputs, InputSpec, Report
-from spdify.reporting import measure, report_markdown
+from spdify.reporting import measure, parts_of, report_files
 from spdify.rulebook import book_names
 from spdify.sources import example_inputs, parse_spec
 
@@ -90,7 +90,10 @@ def make_start(  # noqa: PLR0913 - what to build, and how
     books = book_names(settings.rules)
     if books == (NO_RULES,):
         record = _plain_record(opened, settings.seed, command)
-        return Start(opened.model, record, _plain_report(opened), opened.inputs, notes)
+        report = _plain_report(opened).model_copy(
+            update={"origin": origin_of(opened, command=command, seed=settings.seed)}
+        )
+        return Start(opened.model, record, report, opened.inputs, notes)
     if NO_RULES in books:
         raise UsageError(
             "cannot convert by the rules none and others", hint="Give --rules none alone, or leave it out."
@@ -126,7 +129,7 @@ def write_trained(  # noqa: PLR0913 - what a bundle holds
             record = export(stage, record)
         write_bundle(
             stage, state=network.state_dict(), record=record, report=start.report,
-            report_text=report_markdown(start.report),
+            pages=report_files(start.report, record),
         )  # fmt: skip
 
 
@@ -205,5 +208,9 @@ def _plain_record(opened: Opened, seed: int, command: str) -> BundleRecord:
 
 def _plain_report(opened: Opened) -> Report:
     """Give the report of a network that is not converted: its cost."""
-    cost = measure(opened.model, take_census(opened.model, opened.inputs, mode="eval"))
-    return Report(model=opened.source.name, rulebook=NO_RULES, before=cost, after=cost, sites=(), decisions=())
+    census = take_census(opened.model, opened.inputs, mode="eval")
+    cost, parts = measure(opened.model, census), parts_of(opened.model, census)
+    return Report(
+        model=opened.source.name, rulebook=NO_RULES, before=cost, after=cost, sites=(), decisions=(),
+        parts_before=parts, parts_after=parts,
+    )  # fmt: skip

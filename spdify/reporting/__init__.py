@@ -3,5 +3,17 @@
 from spdify.reporting.inspection import Inspection, make_inspection
 from spdify.reporting.markdown import report_markdown
 from spdify.reporting.measuring import compare_models, make_report, measure
+from spdify.reporting.pages import report_files, report_page
+from spdify.reporting.parts import parts_of
 
-__all__ = ["Inspection", "compare_models", "make_inspection", "make_report", "measure", "report_markdown"]
+__all__ = [
+    "Inspection",
+    "compare_models",
+    "make_inspection",
+    "make_report",
+    "measure",
+    "parts_of",
+    "report_files",
+    "report_markdown",
+    "report_page",
+]

@@ -29,6 +29,11 @@ def change(before: float, after: float) -> str:
     return f"{percent:+.1f}%" if abs(percent) >= 0.05 else f"{percent:+.2g}%"  # noqa: PLR2004 - what one digit shows
 
 
+def percent(share: float) -> str:
+    """Give a share in percent, with three digits: 25%, 73.5%."""
+    return f"{100 * share:.3g}%"
+
+
 def shape(calls: tuple[Call, ...]) -> str:
     """Give the shapes of the first call without the batch: 64×56×56 → 128×28×28; empty where there is none."""
     if not calls:

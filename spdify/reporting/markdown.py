@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
@@ -13,21 +15,37 @@ from spdify.rulebook import split_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from spdify.records import Check, Decision, Report, SiteCost
+    from spdify.records import Check, Decision, Operator, Report, SiteCost
 
 
-LEGEND = (
-    "Figures are largest differences relative to the largest value, unless said otherwise here. *Two eyes*: sites that",
-    "the torch.fx trace and a census of a real forward pass both see. *Nothing else left*: sites that still downsample",
-    "(kept or refused). *Untouched names*: tensors outside the sites. *Site*: one site on its own in float64, outputs",
-    "and gradients. *Whole model*: float64, random norms and gains. *Statistics*: buffers after a training step. *Live",
-    "sites*: how far random weights in the least visible site move the output; here the limit is the least.",
-    "*Carried*: a module that follows a change of channels, before and after, on its own.",
-    "*Gradients*: one reaches every new parameter. *Own weights*: the network as it is. *ONNX*: ONNX Runtime against",
-    "PyTorch, also with the random norms (*perturbed weights*).",
+#: What a check is about, by the beginning of its name.
+MEANINGS = {
+    "two eyes": "sites that the torch.fx trace and a census of a real forward pass both see",
+    "nothing else left": "sites that still downsample (kept or refused)",
+    "untouched names": "tensors outside the sites",
+    "site": "one site on its own in float64, outputs and gradients",
+    "carried": "a module that follows a change of channels, before and after, on its own",
+    "whole model": "float64, random norms and gains",
+    "statistics": "buffers after a training step",
+    "live sites": "how far random weights in the least visible site move the output; here the limit is the least",
+    "gradients": "one reaches every new parameter",
+    "own weights": "the network as it is",
+    "onnx checker": "the file is valid ONNX",
+    "onnx batch": "ONNX Runtime against PyTorch",
+    "onnx perturbed weights": "the same, with the random norms",
+    "dynamic batch": "the file takes any batch size",
+}
+LEGEND = wrap(
+    "Figures are largest differences relative to the largest value, unless said otherwise here. "
+    + " ".join(f"*{name[0].upper()}{name[1:]}*: {words}." for name, words in MEANINGS.items()).replace("Onnx", "ONNX"),
+    width=118,
 )
 
 
+OPERATORS: dict[Operator, str] = {
+    "conv": "strided convolution", "max_pool": "max pool", "avg_pool": "average pool", "blur_pool": "blur pool",
+    "slice": "subsampling slice",
+}  # fmt: skip
 MAX_OVERLAPS = 3  # sites that are named; all are in the JSON
 
 
@@ -95,7 +113,14 @@ def headline(report: Report) -> str:
     value = _sameness(report) if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
     away = next((c.value for c in report.checks if c.name == "distance to the original"), None)
     value += f", {away:.2g} from the original's output" if away is not None else ""
-    return f"{by['applied']} sites replaced ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
+    return f"{_replaced(report)} replaced ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
+
+
+def _replaced(report: Report) -> str:
+    """Name what was replaced: 7 strided convolutions and 1 max pool."""
+    counts = Counter(OPERATORS[d.site.operator] for d in report.decisions if d.action == "applied")
+    named = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+    return f"{', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]}" if named else "Nothing"
 
 
 def _sameness(report: Report) -> str:
@@ -103,13 +128,21 @@ def _sameness(report: Report) -> str:
     if not report.checks:
         return "same function by claim, not proved here"
     error = _proved(report)
-    return f"same function to {error:.0e}" if error is not None else "same function, proved site by site"
+    if error is None:
+        return "same function, proved site by site"
+    return f"same function to {error:.0e}" if error else "same function, no difference at all"
 
 
 def _proved(report: Report) -> float | None:
     """Give the largest error of the whole-model checks that passed; None where none did."""
     whole = [c for c in report.checks if c.name.startswith("whole model") and c.outcome == "passed"]
     return max((c.value for c in whole if c.value is not None), default=None)
+
+
+def meaning(check: str) -> str:
+    """Say what a check is about; nothing where its name says it."""
+    _, _, name = check.rpartition(": ")
+    return next((words for start, words in MEANINGS.items() if name.startswith(start)), "")
 
 
 def check_figures(check: Check) -> tuple[str, str]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spdify.records import Measure, Report, SiteCost
+from spdify.reporting.parts import opened_paths, parts_of
+from spdify.reporting.taps import ReadPositions, kernels_of
 
 if TYPE_CHECKING:
     from spdify.graph.census import Census
@@ -73,13 +75,18 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
     seconds: float | None = None,
     peak_memory_bytes: int | None = None,
 ) -> Report:
-    """Compare a model with its conversion, in total and at every site that was changed."""
+    """Compare a model with its conversion, in total, part by part and at every site that was changed."""
+    positions = ReadPositions()
     sites = tuple(
         SiteCost(
-            name=d.site.name, before=_site_part(model, before, d.site), after=_part(converted, after, d.site.block_path)
+            name=d.site.name,
+            before=_site_part(model, before, d.site),
+            after=_part(converted, after, d.site.block_path),
+            positions_read=positions.share(d),
         )
         for d in plan.applied
     )
+    opened = opened_paths(model, before)
     return Report(
         model=name,
         rulebook=plan.rulebook,
@@ -94,11 +101,21 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
         proof=proof,
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes,
+        parts_before=parts_of(model, before, opened),
+        parts_after=parts_of(converted, after, opened),
+        kernels=kernels_of(model, converted, plan),
     )
 
 
 def compare_models(name: str, model: nn.Module, before: Census, other: nn.Module, after: Census) -> Report:
     """Compare any two models in total; no plan leads from one to the other."""
     return Report(
-        model=name, rulebook="none", before=measure(model, before), after=measure(other, after), sites=(), decisions=()
+        model=name,
+        rulebook="none",
+        before=measure(model, before),
+        after=measure(other, after),
+        sites=(),
+        decisions=(),
+        parts_before=parts_of(model, before),
+        parts_after=parts_of(other, after),
     )

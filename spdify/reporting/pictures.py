@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +21,17 @@ COLOURS = {
     "exact": "#2f7d5b", "partial": "#8fc1a9", "approximate": "#6c8ebf", "nothing": "#c3cad2", "failed": "#c0392b",
     "applied": "#2f7d5b", "kept": "#c3cad2", "refused": "#d98c3f",
 }  # fmt: skip
+#: Colours by name, on a light and on a dark page; `PAINTED` says which name a picture's own colour goes by there.
+THEME = {
+    "ink": (INK, "#e8ecf0"), "quiet": (QUIET, "#a7b3be"), "line": (LINE, "#3a4652"), "ground": (GROUND, "#11161b"),
+    "panel": ("#f4f6f8", "#1a2129"), "link": ("#1a5fb4", "#8ab8ff"), "good": ("#1f6b4a", "#6fcf9f"),
+    "warn": ("#8a4b08", "#f0b366"), "bad": ("#a3261b", "#ff8f85"), "pale": ("#8fc1a9", "#3f7d61"),
+    "other": ("#c0572b", "#f39a72"), "blue": ("#6c8ebf", "#8fb0df"), "grey": ("#c3cad2", "#566370"),
+}  # fmt: skip
+PAINTED = {
+    INK: "ink", QUIET: "quiet", LINE: "line", GROUND: "ground", "#2f7d5b": "good", "#8fc1a9": "pale", "#6c8ebf": "blue",
+    "#c3cad2": "grey", "#c0392b": "bad", "#d98c3f": "warn", "#c0572b": "other",
+}  # fmt: skip
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
 STEPS = 5  # of an axis of changes
 MARK = 1.5  # width of one, in pixels
@@ -28,10 +40,11 @@ DASHES = {"converted": "", "original": "5 3"}
 FONT = "font-family='system-ui, Segoe UI, Helvetica, Arial, sans-serif' font-size='11'"
 
 
-def _text(  # noqa: PLR0913 - where, what and how
-    x: float, y: float, text: str, *, anchor: str = "start", colour: str = INK, more: str = ""
+def text(  # noqa: PLR0913 - where, what and how
+    x: float, y: float, words: str, *, anchor: str = "start", colour: str = INK, more: str = ""
 ) -> str:
-    return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(text)}</text>"
+    """Write words at a place."""
+    return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(words)}</text>"
 
 
 def _rectangle(  # noqa: PLR0913 - where, how large and what
@@ -42,19 +55,20 @@ def _rectangle(  # noqa: PLR0913 - where, how large and what
     return f"<rect {box} fill='{colour}'>{hover}</rect>"
 
 
-def _picture(width: float, height: float, title: str, description: str, shapes: Sequence[str]) -> str:
+def picture(width: float, height: float, title: str, description: str, shapes: Sequence[str]) -> str:
     """Put shapes on a light ground, with a title that is seen and one that is read out."""
+    name = f"p{zlib.crc32(f'{title} {description}'.encode()):08x}"  # a page may hold several pictures
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
-        f"height='{height:.0f}' role='img' aria-labelledby='title desc' {FONT}>"
+        f"height='{height:.0f}' role='img' aria-labelledby='{name}t {name}d' {FONT}>"
     )
     return "\n".join(
         [
             head,
-            f"<title id='title'>{escape(title)}</title>",
-            f"<desc id='desc'>{escape(description)}</desc>",
+            f"<title id='{name}t'>{escape(title)}</title>",
+            f"<desc id='{name}d'>{escape(description)}</desc>",
             _rectangle(0, 0, width, height, GROUND),
-            _text(12, 22, title, more="font-weight='600' font-size='14'"),
+            text(12, 22, title, more="font-weight='600' font-size='14'"),
             *shapes,
             "</svg>\n",
         ]
@@ -64,7 +78,7 @@ def _picture(width: float, height: float, title: str, description: str, shapes: 
 def _legend(names: Mapping[str, str], x: float, y: float) -> list[str]:
     shapes = []
     for key, words in names.items():
-        shapes += [_rectangle(x, y - 9, 10, 10, COLOURS[key]), _text(x + 15, y, words, colour=QUIET)]
+        shapes += [_rectangle(x, y - 9, 10, 10, COLOURS[key]), text(x + 15, y, words, colour=QUIET)]
         x += 15 + CHARACTER * len(words) + 18
     return shapes
 
@@ -84,15 +98,13 @@ def stacked_bars(title: str, description: str, rows: Mapping[str, Mapping[str, i
     shapes = _legend(legend, 12, 44)
     for index, (label, parts) in enumerate(rows.items()):
         y, x = top + index * ROW, left
-        shapes.append(_text(left - 8, y + 11, label, anchor="end"))
+        shapes.append(text(left - 8, y + 11, label, anchor="end"))
         for key, words in legend.items():
             width = room * parts.get(key, 0) / most
             shapes.append(_rectangle(x, y, width, ROW - 4, COLOURS[key], f"{label}: {parts.get(key, 0)} {words}"))
             x += width
-        shapes.append(_text(x + 6, y + 11, str(sum(parts.values())), colour=QUIET))
-    return _picture(
-        max(left + room + 60, _legend_width(legend)), top + ROW * len(rows) + 12, title, description, shapes
-    )
+        shapes.append(text(x + 6, y + 11, str(sum(parts.values())), colour=QUIET))
+    return picture(max(left + room + 60, _legend_width(legend)), top + ROW * len(rows) + 12, title, description, shapes)
 
 
 def _legend_width(legend: Mapping[str, str]) -> float:
@@ -114,11 +126,11 @@ def bars(title: str, description: str, rows: Mapping[str, tuple[int, str]]) -> s
         y = top + index * height
         width = room * number / most
         shapes += [
-            _text(12, y + 10, label if len(label) <= 105 else f"{label[:104]}…"),  # noqa: PLR2004 - what fits
+            text(12, y + 10, label if len(label) <= 105 else f"{label[:104]}…"),  # noqa: PLR2004 - what fits
             _rectangle(12, y + 15, width, 12, COLOURS[key], f"{label}: {number}"),
-            _text(18 + width, y + 25, str(number), colour=QUIET),
+            text(18 + width, y + 25, str(number), colour=QUIET),
         ]
-    return _picture(room + 80, top + height * len(rows) + 8, title, description, shapes)
+    return picture(room + 80, top + height * len(rows) + 8, title, description, shapes)
 
 
 def ratio_bars(record: BenchRecord) -> str:
@@ -127,14 +139,14 @@ def ratio_bars(record: BenchRecord) -> str:
     left = 24 + CHARACTER * max(len(row.form) for row, _ in rows)
     room, top, height = 420.0, 64.0, 30
     most = max([ratio for _, ratio in rows] + [row.ratio.high for row, _ in rows if row.ratio])
-    shapes = [_text(12, 42, bench_words(record), colour=QUIET)]
+    shapes = [text(12, 42, bench_words(record), colour=QUIET)]
     for index, (row, ratio) in enumerate(rows):
         y = top + index * height
         words = f"{ratio:.3f}, {row.milliseconds:.2f} ms"
         shapes += [
-            _text(left - 8, y + 14, row.form, anchor="end"),
+            text(left - 8, y + 14, row.form, anchor="end"),
             _rectangle(left, y + 3, room * ratio / most, 14, COLOURS["exact"], f"{row.form}: {words}"),
-            _text(left + room + 12, y + 14, words, colour=QUIET),
+            text(left + room + 12, y + 14, words, colour=QUIET),
         ]
         if row.ratio:
             low, high = (left + room * value / most for value in (row.ratio.low, row.ratio.high))
@@ -144,9 +156,9 @@ def ratio_bars(record: BenchRecord) -> str:
     ends = f"x1='{one:.1f}' x2='{one:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}'"
     shapes.append(f"<line {ends} stroke='{QUIET}' stroke-dasharray='3 3'/>")
     key = f"Time of one call; {record.timings[0].form} is 1. Whiskers: quartiles of {record.rounds} rounds."
-    shapes.append(_text(12, bottom + 18, key, colour=QUIET))
+    shapes.append(text(12, bottom + 18, key, colour=QUIET))
     described = "; ".join(f"{row.form} {ratio:.3f}" for row, ratio in rows)
-    return _picture(left + room + 140, bottom + 30, f"{record.model}: time in each form", described, shapes)
+    return picture(left + room + 140, bottom + 30, f"{record.model}: time in each form", described, shapes)
 
 
 def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *, most: float) -> str:
@@ -171,11 +183,11 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
         x = place(value)
         shapes += [
             f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{top - 6:.1f}' y2='{bottom:.1f}' stroke='{LINE}'/>",
-            _text(x, bottom + 16, f"{'≥ ' * (step == STEPS)}{100 * value:+.0f} %", anchor="middle", colour=QUIET),
+            text(x, bottom + 16, f"{'≥ ' * (step == STEPS)}{100 * value:+.0f} %", anchor="middle", colour=QUIET),
         ]
     for index, (label, values) in enumerate(rows.items()):
         y = top + index * height
-        shapes.append(_text(left - 10, y + 18, label, anchor="end"))
+        shapes.append(text(left - 10, y + 18, label, anchor="end"))
         # A thousand marks must still show where most are: as dark as there are many, one alone still seen.
         marks = Counter(round(place(value) / MARK) * MARK for value in values)
         shapes += [
@@ -187,9 +199,9 @@ def strips(title: str, description: str, rows: Mapping[str, Sequence[float]], *,
             middle = values[len(values) // 2]
             shapes += [
                 f"<path d='M{place(middle):.1f} {y:.1f}v28' stroke='{INK}' stroke-width='2'/>",
-                _text(place(middle) + 5, y + 38, f"median {100 * middle:+.1f} %", colour=QUIET),
+                text(place(middle) + 5, y + 38, f"median {100 * middle:+.1f} %", colour=QUIET),
             ]
-    return _picture(left + room + 50, bottom + 30, title, description, shapes)
+    return picture(left + room + 50, bottom + 30, title, description, shapes)
 
 
 @dataclass(frozen=True)
@@ -229,21 +241,21 @@ def line_chart(title: str, description: str, lines: Sequence[Line], *, across: s
         above = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return left + width * right, top + height * (1 - above)
 
-    shapes = [_text(left - 40, top - 12, up, colour=QUIET)]
+    shapes = [text(left - 40, top - 12, up, colour=QUIET)]
     for value in y_ticks:
         _, y = place(x_ticks[0], value)
         shapes += [
             f"<path d='M{left:.1f} {y:.1f}h{width:.1f}' stroke='{LINE}'/>",
-            _text(left - 8, y + 4, f"{value:g}", anchor="end", colour=QUIET),
+            text(left - 8, y + 4, f"{value:g}", anchor="end", colour=QUIET),
         ]
     for value in x_ticks:
         x, _ = place(value, y_ticks[0])
-        shapes.append(_text(x, top + height + 18, f"{value:g}", anchor="middle", colour=QUIET))
-    shapes.append(_text(left + width / 2, top + height + 38, across, anchor="middle", colour=QUIET))
+        shapes.append(text(x, top + height + 18, f"{value:g}", anchor="middle", colour=QUIET))
+    shapes.append(text(left + width / 2, top + height + 38, across, anchor="middle", colour=QUIET))
     for line in lines:
         shapes += _line(line, place)
     shapes += _line_legend(lines, left)
-    return _picture(left + width + 30, top + height + 50, title, description, shapes)
+    return picture(left + width + 30, top + height + 50, title, description, shapes)
 
 
 def _with_spread(line: Line) -> list[tuple[tuple[float, float], float]]:
@@ -276,7 +288,7 @@ def _line_legend(lines: Sequence[Line], x: float) -> list[str]:
             continue
         seen.add(line.label)
         mark = f"stroke='{SERIES[line.kind]}' stroke-width='2' stroke-dasharray='{DASHES[line.kind]}'"
-        shapes += [f"<path d='M{x:.1f} 40h24' {mark}/>", _text(x + 30, 44, line.label, colour=QUIET)]
+        shapes += [f"<path d='M{x:.1f} 40h24' {mark}/>", text(x + 30, 44, line.label, colour=QUIET)]
         x += 30 + CHARACTER * len(line.label) + 24
     return shapes
 

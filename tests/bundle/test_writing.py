@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spdify import Conversion
 
 PYTORCH = {"format": "pt"}
-FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "README.md"}
+FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "report.html", "README.md"}
 
 
 def test_files(conversion: Conversion, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from spdify.sources import BuildOptions, build
 if TYPE_CHECKING:
     from tests.cli.conftest import Spdify
 
-FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "README.md"}
+FILES = {"model.safetensors", "config.json", "spdify.json", "report.json", "report.md", "report.html", "README.md"}
 SIZE = ("--input-size", "3,16,16")
 SMALL = ("--input-size", "3,64,64")  # the smallest that fills every stage of test_resnet
 
@@ -31,7 +31,7 @@ def test_whole_way_with_onnx(spdify: Spdify, folder: Path) -> None:
     result = spdify("convert", "net.py:build", *SIZE)
     out = folder / "build-spd"
     assert names(out) == FILES | {"model.onnx"}
-    assert "3 sites replaced (same function to" in result.stdout
+    assert "2 strided convolutions and 1 max pool replaced (same function to" in result.stdout
     assert "Written to build-spd" in result.stdout
     assert "a factory that talks" in result.stderr
     assert "onnx batch 3" in result.stdout

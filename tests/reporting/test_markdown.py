@@ -45,7 +45,7 @@ def test_bars_and_breaks_stay_in_their_cell(report: Report) -> None:
 
 
 def test_headline(report: Report) -> None:
-    assert headline(report).startswith("2 sites replaced (same function to ")
+    assert headline(report).startswith("2 strided convolutions replaced (same function to ")
     assert ", 1 kept, 0 refused; parameters +" in headline(report)
 
 
