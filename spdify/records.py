@@ -658,6 +658,22 @@ class Kernel(Record):
     after: tuple[Taps, ...]
 
 
+class ComparedSite(Record):
+    """What was done at one site in each of two networks, in words.
+
+    Attributes:
+        name: Of the site.
+        window: Its operator, in short form.
+        first: In the first network.
+        second: In the second.
+    """
+
+    name: str
+    window: str
+    first: str
+    second: str
+
+
 class Origin(Record):
     """How a report came about.
 
@@ -680,7 +696,7 @@ class Report(Record):
     """What a conversion changed and what it costs.
 
     `parts_before` and `parts_after` are in the order in which they run. Reports of earlier releases have neither, and
-    no `kernels` and `origin`.
+    no `kernels` and `origin`. `compared` is for two networks, of which at least one was converted.
     """
 
     schema_version: Literal[1] = 1
@@ -701,6 +717,7 @@ class Report(Record):
     parts_before: tuple[Part, ...] = ()
     parts_after: tuple[Part, ...] = ()
     kernels: tuple[Kernel, ...] = ()
+    compared: tuple[ComparedSite, ...] = ()
     origin: Origin | None = None
 
 

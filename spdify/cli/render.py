@@ -12,7 +12,8 @@ from rich.text import Text
 from spdify.cli.terminal import printable
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
-from spdify.reporting.figures import bench_words, change, inputs_text, quantity, shape
+from spdify.reporting.decisions import COMPARED_COLUMNS, compared_rows
+from spdify.reporting.figures import bench_words, change, inputs_text, percent, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 from spdify.reporting.studies import headline as headline_of_study
 
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
         BundleRecord,
         Calibration,
         Check,
+        ComparedSite,
         Evaluation,
         ExportRecord,
         LeftAlone,
         MeasuredDetector,
         MeasuredModel,
         Report,
+        Site,
+        SiteCost,
         TimedForm,
         TrainingResult,
     )
@@ -106,7 +110,8 @@ def _render_left_alone(console: Console, left: tuple[LeftAlone, ...]) -> None:
 
 def render_report(console: Console, report: Report) -> None:
     """Show what changed and what it costs."""
-    console.print(Text.assemble((printable(report.model), "bold"), f", rulebook {printable(report.rulebook)}"))
+    name, book = printable(report.model), printable(report.rulebook)
+    console.print(Text.assemble((name, "bold"), f", rulebook {book}" if report.decisions else ""))
     console.print(Text(headline(report)))
     for words in report.scaling:
         console.print(_cell(f"Scaled first: {words}."))
@@ -115,21 +120,39 @@ def render_report(console: Console, report: Report) -> None:
         totals.add_row(*row)
     console.print(totals)
     console.print("One forward pass at batch 1; 1 MAC = 2 FLOPs, as torch.utils.flop_counter counts.", style="dim")
-    _render_decisions(console, report)
+    if report.compared:
+        console.print()
+        _render_compared(console, report.compared)
+    if report.decisions:
+        console.print()
+        _render_decisions(console, report)
     if report.budget is not None:
+        console.print()
         _render_budget(console, report.budget)
-    _render_left_alone(console, report.left_alone)
+    if report.left_alone:
+        console.print()
+        _render_left_alone(console, report.left_alone)
     if report.checks:
+        console.print()
         _render_checks(console, report.checks, report.proof)
 
 
+def _render_compared(console: Console, sites: tuple[ComparedSite, ...]) -> None:
+    """Show what two networks do at each site; the operators only where there is room."""
+    shown = [i for i, name in enumerate(COMPARED_COLUMNS) if name != "operator" or console.width >= WIDE]
+    table = _table(*((COMPARED_COLUMNS[i], "left") for i in shown))
+    for row in compared_rows(sites):
+        table.add_row(*(_cell(row[i]) for i in shown))
+    console.print(table)
+
+
 def _render_decisions(console: Console, report: Report) -> None:
-    if not report.decisions:
-        return
     costs = {cost.name: cost for cost in report.sites}
+    wide = console.width >= WIDE
     table = _table(
-        ("site", "left"), ("operator", "left"), ("decision", "left"), ("parameters", "right"), ("MACs", "right")
-    )
+        ("site", "left"), ("operator", "left"), *([("shape", "left")] if wide else []), ("decision", "left"),
+        ("parameters", "right"), ("MACs", "right"), *([("reads", "right")] if wide else []),
+    )  # fmt: skip
     for decision in report.decisions:
         site, cost = decision.site, costs.get(decision.site.name)
         claim = f" ({decision.claim.value})" if decision.claim is not None else ""
@@ -139,8 +162,14 @@ def _render_decisions(console: Console, report: Report) -> None:
         figures = ("", "")
         if cost is not None:
             figures = (change(cost.before.params, cost.after.params), change(cost.before.macs, cost.after.macs))
-        table.add_row(_cell(site.name), _cell(site.window), done, *figures)
+        shapes, reads = ([shape(site.calls)], [_reads(site, cost)]) if wide else ([], [])
+        table.add_row(*map(_cell, (site.name, site.window, *shapes)), done, *figures, *reads)
     console.print(table)
+    if wide:
+        words = (
+            "reads: share of the input positions that have a part in the output, before → once new weights may be used."
+        )
+        console.print(words, style="dim")
     if text := overlaps(report):
         console.print(_cell(text))
     if rows := channel_rows(report):
@@ -148,6 +177,11 @@ def _render_decisions(console: Console, report: Report) -> None:
         for row in rows:
             channels.add_row(*map(_cell, row))
         console.print(channels)
+
+
+def _reads(site: Site, cost: SiteCost | None) -> str:
+    after = None if cost is None else cost.positions_read
+    return " → ".join(percent(share) for share in (site.positions_read, after) if share is not None)
 
 
 def _render_budget(console: Console, budget: Budget) -> None:
@@ -205,6 +239,7 @@ def render_conversion(console: Console, report: Report, record: BundleRecord, fo
         console.print(Text(f"ONNX: {record.onnx.note}", style="yellow"))
     seconds = f" in {report.seconds:.0f} s (without writing)" if report.seconds is not None else ""
     console.print(Text.assemble("Written to ", (str(folder), "bold"), f"{seconds}."), soft_wrap=True)
+    console.print(Text.assemble("To look at: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
 
 
 def render_training(console: Console, result: TrainingResult, folder: Path) -> None:

@@ -18,6 +18,7 @@ from spdify.pipeline.conversion import origin_of
 from spdify.pipeline.opening import Opened, open_model
 from spdify.pipeline.planning import plan_opened
 from spdify.reporting import compare_models, make_inspection, make_report
+from spdify.reporting.decisions import compared_sites
 from spdify.reporting.figures import inputs_text
 from spdify.rulebook import book_names
 from spdify.sources import BuildArguments, BuildOptions
@@ -94,16 +95,23 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     if stored and other is None and not isinstance(model, nn.Module) and is_bundle(model):
         _require_as_stored(model, rules, (*overrides, *allowed.wishes), example_input, BuildOptions(**build))
         return read_report(Path(model))
-    first = open_model(model, example_input=example_input, code=code, **build)
+    codes = _codes(code, model, other)
+    first = open_model(model, example_input=example_input, code=codes[0], **build)
     if other is None:
         origin = origin_of(first, command="\n".join(filter(None, (first.command, command))), seed=build.get("seed", 0))
         return _against_conversion(first, rules, overrides, allowed).model_copy(update={"origin": origin})
-    second = open_model(other, example_input=example_input, code=code, **build)
+    second = open_model(other, example_input=example_input, code=codes[1], **build)
     censuses = [take_census(o.model, o.inputs, mode="eval") for o in (first, second)]
-    name = " → ".join(_titles(first, second))
+    name = " → ".join(_titles((model, first), (other, second)))
     compared = compare_models(name, first.model, censuses[0], second.model, censuses[1])
     origin = origin_of(first, second, command=command, seed=build.get("seed", 0))
-    return compared.model_copy(update={"origin": origin})
+    return compared.model_copy(update={"origin": origin, "compared": compared_sites(first.plans, second.plans)})
+
+
+def _codes(code: str | None, *models: str | Path | nn.Module | None) -> list[str | None]:
+    """Give the code to those of two models that are bundles; to all, who will refuse it, where none is."""
+    bundles = [model is not None and not isinstance(model, nn.Module) and is_bundle(model) for model in models]
+    return [code if bundle or not any(bundles) else None for bundle in bundles]
 
 
 def _require_as_stored(
@@ -122,12 +130,15 @@ def _require_as_stored(
         )
 
 
-def _titles(first: Opened, second: Opened) -> tuple[str, str]:
+def _titles(*named: tuple[str | Path | nn.Module, Opened]) -> list[str]:
     """Name two models, with their inputs where these differ: MACs at different sizes are easily misread."""
-    if first.inputs == second.inputs:
-        return first.source.name, second.source.name
-    a, b = (f"{opened.source.name} at {inputs_text(opened.inputs)}" for opened in (first, second))
-    return a, b
+    differ = len({inputs_text(opened.inputs) for _, opened in named}) > 1
+    return [_title(model, opened) + f" at {inputs_text(opened.inputs)}" * differ for model, opened in named]
+
+
+def _title(model: str | Path | nn.Module, opened: Opened) -> str:
+    """Give a bundle's folder, for several may come of one model; else the name."""
+    return opened.source.name if opened.record is None or isinstance(model, nn.Module) else Path(model).resolve().name
 
 
 def _against_conversion(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, MODULE_COLUMNS, channel_rows, module_rows
+from spdify.reporting.decisions import COMPARED_COLUMNS, compared_rows
 from spdify.reporting.figures import change, quantity, shape
 from spdify.rulebook import split_name
 
@@ -70,7 +71,7 @@ def total_rows(report: Report) -> list[tuple[str, str, str, str]]:
 
 def report_markdown(report: Report) -> str:
     """Give the whole report; the totals, every decision with its cost, what is left alone, and every check."""
-    lines = [f"# {report.model}, {report.rulebook}", "", headline(report), ""]
+    lines = [f"# {report.model}{f', {report.rulebook}' if report.decisions else ''}", "", headline(report), ""]
     lines += [*(f"Scaled first: {words}." for words in report.scaling), ""] if report.scaling else []
     lines += ["## Totals", ""]
     lines += table(["", "before", "after", "change"], total_rows(report), numbers_from=1)
@@ -82,6 +83,9 @@ def report_markdown(report: Report) -> str:
     ]
     if report.decisions:
         lines += ["", "## Sites", "", *_sites(report)]
+    if report.compared:
+        lines += ["", "## Sites in both", ""]
+        lines += table(COMPARED_COLUMNS, compared_rows(report.compared), numbers_from=len(COMPARED_COLUMNS))
     if report.budget is not None:
         head, rows = budget_columns(report.budget), budget_rows(report.budget)
         lines += ["", "## Budget", "", *(f"- {line}" for line in budget_lines(report.budget)), ""]

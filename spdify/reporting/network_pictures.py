@@ -23,14 +23,20 @@ LARGE_CELL, CELL, SMALL_CELL = 34, 29, 11  # of kernels up to 4, up to 8, above
 GAP = 10
 
 
-def depth_chart(title: str, depth: Depth) -> str:
-    """Draw resolution and channels of what leaves each part, before and after, over two panels with log₂ axes."""
+def depth_chart(title: str, depth: Depth, sides: tuple[str, str] = ("before", "after")) -> str:
+    """Draw resolution and channels of what leaves each part over two panels with log₂ axes.
+
+    Args:
+        title: Above the chart.
+        depth: What to draw.
+        sides: What the two networks are called.
+    """
     count = max(len(depth.names), 2)
 
     def across(index: int) -> float:
         return LEFT + WIDTH * index / (count - 1)
 
-    shapes, top = _keys(depth), 96.0
+    shapes, top = _keys(depth, sides), 96.0
     none: dict[int, int] = {}
     panels = (
         ("side of the maps, positions", depth.sides_before, depth.sides_after, none),
@@ -40,8 +46,9 @@ def depth_chart(title: str, depth: Depth) -> str:
         shapes += _panel(words, before, after, marks, top, across)
         top += PANEL + 52
     shapes += _stage_marks(depth, across, top - 30)
-    described = f"Side of the maps: {_said(depth.sides_before)} before, {_said(depth.sides_after)} after. "
-    described += f"Channels: {_said(depth.channels_before)} before, {_said(depth.channels_after)} after."
+    first, second = sides
+    described = f"Side of the maps: {first} {_said(depth.sides_before)}; {second} {_said(depth.sides_after)}. "
+    described += f"Channels: {first} {_said(depth.channels_before)}; {second} {_said(depth.channels_after)}."
     return picture(LEFT + WIDTH + 40, top + 8, title, described, shapes)
 
 
@@ -50,9 +57,9 @@ def _said(values: Sequence[int | None]) -> str:
     return ", ".join(str(value) for value, _ in groupby(v for v in values if v is not None))
 
 
-def _keys(depth: Depth) -> list[str]:
+def _keys(depth: Depth, sides: tuple[str, str]) -> list[str]:
     shapes, x = [], LEFT
-    for kind, words in (("original", "before"), ("converted", "after")):
+    for kind, words in zip(("original", "converted"), sides, strict=True):
         mark = f"stroke='{SERIES[kind]}' stroke-width='2' stroke-dasharray='{DASHES[kind]}'"
         shapes += [f"<path d='M{x:.0f} 42h26' {mark}/>", text(x + 32, 46, words, colour=QUIET)]
         x += 32 + CHARACTER * len(words) + 26
@@ -87,19 +94,17 @@ def _panel(  # noqa: PLR0913 - what to draw and where
         ]
     for kind, series in (("converted", after), ("original", before)):
         stroke = f"stroke='{SERIES[kind]}' stroke-width='2' stroke-dasharray='{DASHES[kind]}' fill='none'"
-        shapes += [f"<path d='{path}' {stroke}/>" for path in _steps(series, across, up)]
+        shapes.append(f"<path d='{_steps(series, across, up)}' {stroke}/>")
     return shapes + [_diamond(across(i), up(value)) for i, value in marks.items()]
 
 
-def _steps(series: Sequence[int | None], across: Callable[[int], float], up: Callable[[int], float]) -> list[str]:
-    """Give one path per stretch of known values."""
-    paths = []
-    for known, run in groupby(enumerate(series), key=lambda item: bool(item[1])):
-        if known:
-            points = [(across(i), up(value)) for i, value in run if value]
-            (x, y), *others = points
-            paths.append(f"M{x:.1f} {y:.1f}" + "".join(f"H{a:.1f}V{b:.1f}" for a, b in others) + "h0.1" * (not others))
-    return paths
+def _steps(series: Sequence[int | None], across: Callable[[int], float], up: Callable[[int], float]) -> str:
+    """Give the path through the known values; over parts of which the size is not known, the last one holds."""
+    points = [(across(i), up(value)) for i, value in enumerate(series) if value]
+    if not points:
+        return ""
+    (x, y), *others = points
+    return f"M{x:.1f} {y:.1f}" + "".join(f"H{a:.1f}V{b:.1f}" for a, b in others) + "h0.1" * (not others)
 
 
 def _stage_marks(depth: Depth, across: Callable[[int], float], bottom: float) -> list[str]:

@@ -16,17 +16,17 @@ from markupsafe import Markup
 
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, MODULE_COLUMNS, channel_rows, module_rows
+from spdify.reporting.decisions import COMPARED_COLUMNS, chosen_params, compared_rows
 from spdify.reporting.figures import change, inputs_text, percent, quantity, shape
 from spdify.reporting.markdown import check_figures, headline, meaning, overlaps, report_markdown, total_rows
 from spdify.reporting.network_pictures import depth_chart, error_meter, kernel_picture
-from spdify.reporting.pairs import depth_of, pairs_of, stages_of
+from spdify.reporting.pairs import both_inputs, depth_of, is_related, pairs_of, stages_of
 from spdify.reporting.pictures import PAINTED, THEME
-from spdify.rewrites import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from spdify.records import BundleRecord, Check, Decision, Inputs, Kernel, Measure, Part, Report
+    from spdify.records import BundleRecord, Check, Decision, Kernel, Measure, Part, Report
     from spdify.reporting.pairs import Pair, Stage
 
 OPEN_ROWS = 24  # of the network, shown when the page opens
@@ -106,14 +106,17 @@ def report_page(report: Report, record: BundleRecord | None = None) -> str:
         report: Any report; of an earlier release, without what it does not hold.
         record: Of the bundle that it lies in: adds what became of the network since.
     """
-    inputs = _inputs(report)
+    inputs, _ = both_inputs(report)
     pairs = pairs_of(report)
-    stages = stages_of(pairs, inputs)
+    stages = stages_of(pairs, inputs, related=is_related(report))
+    sides = sides_of(report)
     ids = {decision.site.name: f"site-{i}" for i, decision in enumerate(report.decisions)}
     kernels = _kernels(report, ids)
     context: dict[str, Any] = {
         "title": f"{report.model}: {headline(report)}",
         "report": report,
+        "sides": sides,
+        "related": is_related(report),
         "answer": f"{report.model}: {headline(report)}",
         "inputs": inputs_text(inputs) if inputs is not None else "",
         "tiles": _tiles(report),
@@ -122,7 +125,7 @@ def report_page(report: Report, record: BundleRecord | None = None) -> str:
         "since": _since(record),
         "network": _network(report, pairs, stages, ids),
         "marks": bool(report.decisions),
-        "depth": Markup(depth_chart(report.model, depth_of(report, pairs, stages, inputs))) if pairs else "",  # noqa: S704
+        "depth": Markup(depth_chart(report.model, depth_of(report, pairs, stages), sides)) if pairs else "",  # noqa: S704
         "stages": _stage_bars(stages),
         "reads": _reads(report, ids),
         "sites": _sites(report, ids, {kernel["name"]: kernel["id"] for kernel in kernels}),
@@ -162,8 +165,10 @@ def _assets() -> tuple[Markup, Markup, str]:
     return Markup(script), Markup(style), digest  # noqa: S704 - both are files of this package
 
 
-def _inputs(report: Report) -> Inputs | None:
-    return report.origin.inputs[0] if report.origin and report.origin.inputs else None
+def sides_of(report: Report) -> tuple[str, str]:
+    """Give what the two sides are called: before and after, or the names of two networks."""
+    names = report.model.split(" → ")
+    return (names[0], names[1]) if not report.decisions and len(names) == 2 else ("before", "after")  # noqa: PLR2004
 
 
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -291,13 +296,14 @@ def _network(
     for number, stage in enumerate(stages):
         parts = [_row(pair, marked[id(pair)]) for pair in stage.pairs if not _says_nothing(pair, marked[id(pair)])]
         changed = sum(part["style"] == "changed" for part in parts)
-        opened = bool(changed) and rows + len(parts) <= OPEN_ROWS
+        opened = any(part["mark"] for part in parts) and rows + len(parts) <= OPEN_ROWS
         rows += len(parts) * opened
         shapes = [shape for pair in stage.pairs[-1:] if (shape := _shape(pair.part))]
         count = f"{len(parts)} block{'s' * (len(parts) != 1)}"
         shown.append(
             {
                 "id": f"stage-{number}", "name": stage.name, "open": opened, "parts": parts, "changed": changed,
+                "differs": sum(part["style"] == "follows" for part in parts),
                 "stays": sum(part["style"] in {"kept", "refused"} for part in parts), "count": count,
                 "shape": shapes[0] if shapes else "", "params": _arrow(stage, "params"), "macs": _arrow(stage, "macs"),
             }
@@ -347,7 +353,8 @@ def _mark(report: Report, pair: Pair, ids: Mapping[str, str]) -> dict[str, Any]:
             return {"mark": words, "mark_style": style, "style": STYLES[action], "links": links}
     words = style = ""
     if pair.before is None or pair.after is None:
-        words, style = ("＋ added" if pair.before is None else "− taken out"), "seen"  # noqa: RUF001 - signs
+        there, gone = ("＋ added", "− taken out") if report.decisions else ("◇ only here", "◇ only here")  # noqa: RUF001
+        words, style = (there if pair.before is None else gone), "seen"
     elif any(a.path == pair.part.path or a.path.startswith(f"{pair.part.path}.") for a in report.adjustments):
         words, style = "◇ follows", "seen"
     elif _differs(pair.before, pair.after):
@@ -416,7 +423,7 @@ def _site(
         "id": ids[site.name], "name": site.name, "shape": shape(site.calls), "operator": site.window,
         "action": decision.action, "sign": sign, "action_style": style, "style": STYLES[decision.action],
         "rule": decision.rule or "", "rewrite": decision.rewrite or "", "reason": decision.reason,
-        "params": ", ".join(f"{key} {value}" for key, value in _chosen(decision).items()),
+        "params": ", ".join(f"{key} {value}" for key, value in chosen_params(decision).items()),
         "claim": decision.claim.value if decision.claim else "",
         "training": decision.claim.training if decision.claim else "", "kernel": kernels.get(site.name, ""),
         "reads": reads, "reads_number": before, "cost_path": "", "params_change": 0, "macs_change": 0,
@@ -428,13 +435,6 @@ def _site(
         **_cost("params", cost.before, cost.after),
         **_cost("macs", cost.before, cost.after),
     }
-
-
-def _chosen(decision: Decision) -> dict[str, Any]:
-    """Give the parameters that are not the rewrite's defaults."""
-    kind = REGISTRY.get(decision.rewrite or "")
-    usual = {name: known.default for name, known in kind.params_type.model_fields.items()} if kind else {}
-    return {name: value for name, value in decision.params.items() if value != usual.get(name)}
 
 
 def _cost(what: str, before: Measure, after: Measure) -> dict[str, Any]:
@@ -484,6 +484,10 @@ def _kernel_words(kernel: Kernel) -> str:
 
 def _further(report: Report) -> list[Section]:
     sections = []
+    if report.compared:
+        table = Table("What was done at each site", COMPARED_COLUMNS, compared_rows(report.compared))
+        words = "What was done at each site of the network that both were made from."
+        sections.append(Section("compared", "Sites in both", [words], [table]))
     if report.budget is not None:
         head = budget_columns(report.budget)
         table = Table("What a budget could buy", head, budget_rows(report.budget), numbers=head[3:-1])
@@ -507,8 +511,9 @@ def _facts(report: Report, record: BundleRecord | None) -> list[tuple[str, str]]
     facts = [("rulebook", report.rulebook)] if report.decisions else []
     origin = report.origin
     if origin is not None:
-        facts += [("source", f"{source.spec}, weights: {source.weights}") for source in origin.sources]
-        facts += [("inputs", inputs_text(inputs)) for inputs in origin.inputs]
+        names = sides_of(report) if len(origin.sources) > 1 else ("source", "")
+        for name, source, inputs in zip(names, origin.sources, origin.inputs, strict=False):
+            facts.append((name, f"{source.spec}, weights: {source.weights}, inputs {inputs_text(inputs)}"))
         facts.append(("seed", str(origin.seed)))
     versions = origin.versions if origin is not None else record.versions if record is not None else {}
     if versions:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from spdify.records import Inputs, Part, Report, Shape, Site
 
+RELATED = 0.5  # share of parts in common from which networks are compared by path
 FLAT = 8  # parts of a stage from which it is split by resolution
 MAPS, TOKENS = 4, 3  # axes of a batch of maps, of tokens
 
@@ -77,47 +78,95 @@ class Depth:
 
 
 def pairs_of(report: Report) -> tuple[Pair, ...]:
-    """Put the parts side by side by their paths, in the order of both."""
+    """Put the parts side by side by their paths, in the order of both.
+
+    Two networks that share no structure are put side by side by the resolution of their maps.
+    """
     befores, afters = report.parts_before, report.parts_after
     matcher = SequenceMatcher(None, [p.path for p in befores], [p.path for p in afters], autojunk=False)
+    if is_related(report):
+        return _paired(report, matcher.get_opcodes())
+    first, second = (_runs(parts, inputs) for parts, inputs in zip((befores, afters), both_inputs(report), strict=True))
+    aligned = SequenceMatcher(None, [side for side, *_ in first], [side for side, *_ in second], autojunk=False)
+    spans = []
+    for _, a, b, c, d in aligned.get_opcodes():
+        for one, other in zip_longest(first[a:b], second[c:d]):
+            _, i, j = one or (None, 0, 0)
+            _, k, m = other or (None, 0, 0)
+            spans.append(("", i, j, k, m))
+    return _paired(report, spans)
+
+
+def is_related(report: Report) -> bool:
+    """Whether the networks have structure in common: most parts of the smaller one are in both, by path."""
+    before, after = ({part.path for part in parts} for parts in (report.parts_before, report.parts_after))
+    return len(before & after) >= RELATED * min(len(before), len(after))
+
+
+def both_inputs(report: Report) -> tuple[Inputs | None, Inputs | None]:
+    """Give what the networks were looked at with; None where that was not recorded."""
+    found = report.origin.inputs if report.origin is not None else ()
+    return (found[0], found[-1]) if found else (None, None)
+
+
+def _paired(report: Report, spans: Sequence[tuple[str, int, int, int, int]]) -> tuple[Pair, ...]:
+    befores, afters = report.parts_before, report.parts_after
     found = []
-    for _, a, b, c, d in matcher.get_opcodes():
+    for _, a, b, c, d in spans:
         for i, j in zip_longest(range(a, b), range(c, d)):
             before, after = (None if i is None else befores[i]), (None if j is None else afters[j])
             found.append(Pair(before, after, i, j))
     return tuple(found)
 
 
-def stages_of(pairs: Sequence[Pair], inputs: Inputs | None) -> tuple[Stage, ...]:
-    """Group parts by stage, and large stages by resolution; what lies between the parts comes last."""
+def _runs(parts: Sequence[Part], inputs: Inputs | None) -> list[tuple[int | None, int, int]]:
+    """Give (side, first, end) of each stretch of parts with maps of one size; the last part on its own."""
+    tokens = _token_widths(parts)
+    runs, start = [], 0
+    for key, run in groupby(parts, key=lambda part: (part.path == "", _size(part, inputs, tokens)[0])):
+        end = start + len(list(run))
+        runs.append((key[1], start, end))
+        start = end
+    return runs
+
+
+def stages_of(pairs: Sequence[Pair], inputs: Inputs | None, *, related: bool = True) -> tuple[Stage, ...]:
+    """Group parts by stage, and large stages by resolution; what lies between the parts comes last.
+
+    Of networks that are not related all are grouped by resolution.
+    """
     inner = [pair for pair in pairs if pair.part.path]
-    tokens = _token_widths(pairs)
+    tokens = _token_widths([pair.part for pair in inner])
     stages = []
-    for stage, run in groupby(inner, key=lambda pair: pair.part.stage):
+    for stage, run in groupby(inner, key=lambda pair: pair.part.stage if related else ""):
         together = list(run)
-        split = len(together) > FLAT
+        split = len(together) > FLAT or not related
         for _, same in groupby(together, key=lambda pair: _size(pair.part, inputs, tokens)[0] if split else None):
             members = tuple(same)
-            stages.append(Stage(_stage_name(stage, members, whole=len(members) == len(together)), members))
+            stages.append(
+                Stage(_stage_name(stage, members, whole=len(members) == len(together), related=related), members)
+            )
     between = tuple(pair for pair in pairs if not pair.part.path)
     if any(part.params or part.macs for pair in between for part in (pair.before, pair.after) if part is not None):
         stages.append(Stage("between the blocks", between))
     return tuple(stages)
 
 
-def _stage_name(stage: str, members: tuple[Pair, ...], *, whole: bool) -> str:
+def _stage_name(stage: str, members: tuple[Pair, ...], *, whole: bool, related: bool) -> str:
     if stage and whole:
         return stage
-    first, last = members[0].part.path, members[-1].part.path
-    return first if first == last else f"{first} … {last}"
+    sides = [[part.path for pair in members if (part := getattr(pair, side))] for side in ("after", "before")]
+    named = [names[0] if names[0] == names[-1] else f"{names[0]} … {names[-1]}" for names in sides if names]
+    return named[0] if related else " / ".join(reversed(named))
 
 
-def depth_of(report: Report, pairs: Sequence[Pair], stages: Sequence[Stage], inputs: Inputs | None) -> Depth:
+def depth_of(report: Report, pairs: Sequence[Pair], stages: Sequence[Stage]) -> Depth:
     """Give resolution and channels along the parts."""
     inner = [pair for pair in pairs if pair.part.path]
-    tokens = _token_widths(pairs)
-    before = [_size(pair.before, inputs, tokens) for pair in inner]
-    after = [_size(pair.after, inputs, tokens) for pair in inner]
+    tokens = [_token_widths(parts) for parts in (report.parts_before, report.parts_after)]
+    inputs = both_inputs(report)
+    before = [_size(pair.before, inputs[0], tokens[0]) for pair in inner]
+    after = [_size(pair.after, inputs[1], tokens[1]) for pair in inner]
     firsts, index = [], 0
     for stage in stages:
         if stage.pairs[0].part.path:
@@ -148,9 +197,9 @@ def _read(report: Report, pairs: Sequence[Pair]) -> dict[int, int]:
     return found
 
 
-def _token_widths(pairs: Sequence[Pair]) -> set[int]:
+def _token_widths(parts: Sequence[Part]) -> set[int]:
     """Give the channels of what leaves several parts alike with three axes: tokens, not what a head finds."""
-    counts = Counter(pair.before.output for pair in pairs if pair.before is not None)
+    counts = Counter(part.output for part in parts)
     return {shape[2] for shape, count in counts.items() if shape is not None and len(shape) == TOKENS and count > 1}
 
 

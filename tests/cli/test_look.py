@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +97,7 @@ def test_report_of_two_sizes_says_so(spdify: Spdify, bundle: Path) -> None:
     size = ("--input-size", "3,32,32")
     spdify("convert", "net.py:build", *size, "--no-onnx", "-q", "-o", "other", "--overwrite")
     made = json.loads(spdify("report", bundle, "other", "--code", "net.py:build", "--json").stdout)
-    assert made["model"] == "build at 3×16×16 → build at 3×32×32"
+    assert made["model"] == "bundle at 3×16×16 → other at 3×32×32"
 
 
 def test_report_to_a_file(spdify: Spdify) -> None:
@@ -111,9 +114,36 @@ def test_report_to_a_file(spdify: Spdify) -> None:
 
 
 def test_report_in_two_forms(spdify: Spdify) -> None:
-    assert "both --json and --markdown" in spdify("report", "net.py:build", "--json", "--markdown", code=2).stderr
+    for one, other in (("--json", "--markdown"), ("--json", "--html"), ("--markdown", "--html")):
+        assert f"both {one} and {other}" in spdify("report", "net.py:build", one, other, code=2).stderr
 
 
 def test_report_is_not_written_over_a_device(spdify: Spdify) -> None:
     result = spdify("report", "net.py:build", *SIZE, "-o", "/dev/null", "--overwrite", code=1)
     assert "cannot write /dev/null: it is not a plain file" in result.stderr
+
+
+def test_a_page_of_a_bundle_is_the_one_in_it(spdify: Spdify, bundle: Path) -> None:
+    spdify("report", bundle, "--html", "-o", "page.html")
+    assert Path("page.html").read_text(encoding="utf-8") == (bundle / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_a_model_tells_how_to_make_it_again(spdify: Spdify) -> None:
+    text = spdify("report", "net.py:build", *SIZE, "--html").stdout
+    assert text.startswith("<!DOCTYPE html>")
+    assert f"<code>spdify {shlex.join(sys.argv[1:])}</code>" in unescape(text)
+    assert "what stands here is claimed by the rewrites and was not run" in text
+
+
+def test_two_bundles_site_by_site(spdify: Spdify, bundle: Path) -> None:
+    spdify("convert", "net.py:build", *SIZE, "--no-onnx", "-q", "-o", "odd", "--set", "strided-conv.kernel=odd")
+    args = ("report", bundle, "odd", "--code", "net.py:build")
+    made = Report.model_validate_json(spdify(*args, "--json").stdout)
+    assert made.model == "bundle → odd"
+    first = made.compared[0]
+    assert (first.first, first.second) == ("replace-strided-conv, exact", "replace-strided-conv (kernel odd), exact")
+    assert "replace-strided-conv (kernel odd), exact" in spdify(*args).stdout
+    assert "replace-strided-conv (kernel odd), exact" in spdify(*args, "--html").stdout
+    args = ("report", "net.py:build", "odd", "--code", "net.py:build", *SIZE)
+    original = Report.model_validate_json(spdify(*args, "--json").stdout)
+    assert original.compared[0].first == "as it is"
