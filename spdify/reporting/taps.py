@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_TAPS = 1024  # of a kernel that is recorded; a patch embedding of 16×16 has 256
 DRAWN_AXES = 2  # kernels over three axes are not
-TRIALS = 16  # a ReLU may hide a position from one of them
+TRIALS = 16  # of max pools: a ReLU may hide a position from one of them; all else is linear
 SHIFT = 4096  # tells what was moved from what is always there
 DIGITS = 4  # of recorded magnitudes
 
@@ -185,11 +185,11 @@ class ReadPositions:
 
 def _share_read(rewrite: Rewrite[Any], site: Site, size: Shape) -> float:
     """Run a block with random weights on random inputs, and count the positions that have a gradient."""
-    with seeded(0):
-        block = rewrite.build(site).double()
+    with seeded(0), torch.device("cpu"):
+        block = rewrite.build(site)
         state = {name: torch.randn_like(tensor) for name, tensor in block.state_dict().items()}
-        shapes = rewrite.input_shapes(site, size, batch=TRIALS)[0]
-        first, *others = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+        trials = TRIALS if site.operator == "max_pool" else 1
+        first, *others = (torch.randn(shape) for shape in rewrite.input_shapes(site, size, batch=trials)[0])
         output = functional_call(block, state, (first.requires_grad_(), *others))
         (gradient,) = torch.autograd.grad(output, first, torch.randn_like(output))
     axes = site.axes if site.operator == "slice" else tuple(range(2, first.dim()))
