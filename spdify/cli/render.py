@@ -240,7 +240,7 @@ def render_study(console: Console, page: StudyPage, folder: Path) -> None:
     console.print(table)
     for line in headline_of_study(page):
         console.print(line, markup=False)
-    console.print(f"{folder}: report.md, results.csv, curves, runs", markup=False)
+    console.print(f"{folder}: report.html, report.md, results.csv, curves, runs", markup=False)
 
 
 MOST_CLASSES = 20  # of a confusion matrix that is shown whole
