@@ -175,8 +175,8 @@ def _set_tables(tokens: Sequence[Token]) -> list[Token]:
             heading = _text(tokens[place + 1])
         elif token.type == "table_open":
             labels[heading] += 1
-            number = f", table {labels[heading]}" if labels[heading] > 1 else ""
-            found.append(_raw(_box(f"{heading}{number}")))
+            number = f" {labels[heading]}" if labels[heading] > 1 else ""
+            found.append(_raw(_box(f"{heading}: table{number}")))  # the section has the heading's own name
             token.attrSet("class", "sortable wide")
             rows = []
         elif token.type == "tr_open":

@@ -81,7 +81,7 @@ def test_tables_hold_the_cells_of_the_text() -> None:
     first = [["name", "size", "note"], ["b", "25.56 M", "a | b"], ["a", "1,472", "4*u"], ["c", "", "none"]]
     assert page.tables == [first, [["key", "n"], ["one", "10"], ["two", "9"]]]
     boxes = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("class") == "scroll"]
-    assert boxes == ["First & <b>only</b>", "the bars", "First & <b>only</b>, table 2"]
+    assert boxes == ["First & <b>only</b>: table", "the bars", "First & <b>only</b>: table 2"]
     assert all(attrs["tabindex"] == "0" for attrs in page.all("div") if attrs.get("class") == "scroll")
 
 
