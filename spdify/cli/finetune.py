@@ -172,8 +172,8 @@ def finetune(
 ) -> None:
     """Convert a model and fine-tune it on images, or train a converted folder; alone or against the original.
 
-    The folder holds `best` and `last` (bundles), `results.csv`, `curves.svg` and all that `--resume` needs. Several
-    processes: `torchrun --nproc-per-node N -m spdify finetune …`.
+    The folder holds `best` and `last` (bundles), `report.html`, `results.csv`, `curves.svg` and all that `--resume`
+    needs. Several processes: `torchrun --nproc-per-node N -m spdify finetune …`.
     """
     from spdify.errors import UsageError
 

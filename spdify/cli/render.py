@@ -13,7 +13,9 @@ from spdify.cli.terminal import printable
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.decisions import COMPARED_COLUMNS, compared_rows
-from spdify.reporting.figures import bench_words, change, inputs_text, percent, quantity, shape
+from spdify.reporting.figures import (
+    bench_words, change, chosen_words, evaluation_words, inputs_text, percent, quantity, shape,
+)  # fmt: skip
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 from spdify.reporting.studies import headline as headline_of_study
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
         Calibration,
         Check,
         ComparedSite,
-        Evaluation,
         ExportRecord,
         LeftAlone,
         MeasuredDetector,
@@ -245,9 +246,8 @@ def render_conversion(console: Console, report: Report, record: BundleRecord, fo
 def render_training(console: Console, result: TrainingResult, folder: Path) -> None:
     """Show what a training came to."""
     found = result.evaluation
-    chosen = "best on the validation images" if result.chosen_by == "validation" else "the last one"
-    console.print(Text.assemble((printable(result.model), "bold"), f", epoch {result.best_epoch} ({chosen}):"))
-    console.print(_evaluation_words(found, result.split), markup=False)
+    console.print(Text.assemble((printable(result.model), "bold"), f", {chosen_words(result)}:"))
+    console.print(evaluation_words(found, result.split), markup=False)
     if result.split != "test":
         console.print(f"There are no test images; the {result.split} images have served the training.", style="yellow")
     console.print(
@@ -255,14 +255,7 @@ def render_training(console: Console, result: TrainingResult, folder: Path) -> N
         f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s.",
         markup=False,
     )
-    console.print(f"{folder}: best, last (bundles), results.csv, curves.svg", markup=False)
-
-
-def _evaluation_words(found: Evaluation, split: str) -> str:
-    return (
-        f"{found.images:,} {split} images: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.4f} nats, "
-        f"calibration error {found.calibration_error:.4f}"
-    )
+    console.print(f"{folder}: best, last (bundles), report.html, results.csv, curves.svg", markup=False)
 
 
 def render_study(console: Console, page: StudyPage, folder: Path) -> None:
@@ -275,7 +268,7 @@ def render_study(console: Console, page: StudyPage, folder: Path) -> None:
     console.print(table)
     for line in headline_of_study(page):
         console.print(line, markup=False)
-    console.print(f"{folder}: report.md, results.csv, curves, runs", markup=False)
+    console.print(f"{folder}: report.html, report.md, results.csv, curves, runs", markup=False)
 
 
 MOST_CLASSES = 20  # of a confusion matrix that is shown whole
@@ -285,7 +278,7 @@ WORST = 10  # pairs of classes that are shown otherwise
 def render_measured(console: Console, found: MeasuredModel) -> None:
     """Show how well a model does, and what it takes for what."""
     console.print(Text.assemble((printable(found.model), "bold"), f" ({found.backend}) on {printable(found.data)}"))
-    console.print(_evaluation_words(found.evaluation, found.split), markup=False)
+    console.print(evaluation_words(found.evaluation, found.split), markup=False)
     how = found.preprocessing
     numbers = [", ".join(f"{value:g}" for value in values) for values in (how.mean, how.std)]
     size = "×".join(map(str, how.input_size))

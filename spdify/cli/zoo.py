@@ -92,7 +92,7 @@ def summarize(
     ] = None,
     debug: o.Debug = False,
 ) -> None:
-    """Write summary.md and its pictures (SVG) from the lines of a run; they replace those that are there."""
+    """Write summary.html, and summary.md with its pictures, from the lines of a run; what is there is replaced."""
     from spdify.zoo.summarizing import summarize as write_summary
 
     for file in write_summary(folder, output or folder[0]):

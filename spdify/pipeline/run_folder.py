@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,18 @@ from spdify.errors import BundleError
 from spdify.records import EpochResult, TrainingResult, TrainingRun
 from spdify.reporting.pictures import Line, line_chart
 from spdify.reporting.studies import learning_curve
+from spdify.reporting.training_page import training_page
 from spdify.training import Scores, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-RUN, LOG, RESULT, RESULTS, CURVES, STATE, SCORES = (
-    "run.json", "train.log", "result.json", "results.csv", "curves.svg", "state.safetensors", "scores.safetensors",
+    from spdify.records import BundleRecord
+
+RUN, LOG, RESULT, RESULTS, CURVES, PAGE, STATE, SCORES = (
+    "run.json", "train.log", "result.json", "results.csv", "curves.svg", "report.html", "state.safetensors",
+    "scores.safetensors",
 )  # fmt: skip
 COLUMNS = (
     "epoch", "lr", "train_loss", "validation_loss", "validation_top1", "validation_top5",
@@ -142,8 +147,23 @@ class RunFolder:
         write_text(self.path / RESULTS, results_csv(history), overwrite=True)
         write_text(self.path / CURVES, curves(history, self.path.name), overwrite=True)
 
+    def save_page(
+        self, record: BundleRecord, result: TrainingResult, history: Sequence[EpochResult], scores: Scores
+    ) -> None:
+        """Write `report.html`.
+
+        Args:
+            record: Of the bundle that the run began with.
+            result: What it came to.
+            history: Every epoch.
+            scores: What `result` was made from.
+        """
+        pairs = Counter(zip(scores.labels.tolist(), scores.predicted.tolist(), strict=True))
+        page = training_page(self.run(), record, result, history, curves(history, self.path.name), pairs)
+        write_text(self.path / PAGE, page, overwrite=True)
+
     def save_result(self, result: TrainingResult) -> None:
-        """Write `result.json`."""
+        """Write `result.json`: from then on the run has ended."""
         write_text(self.path / RESULT, result.model_dump_json(indent=2) + "\n", overwrite=True)
 
     def save_scores(self, scores: Scores) -> None:

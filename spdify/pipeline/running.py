@@ -172,6 +172,7 @@ def _finish(  # noqa: PLR0913 - all that a run is made of
     if accelerator.is_main_process:
         folder.save_scores(scores)
         fault = _write_best(folder, start, run, best, history, result, progress)
+        folder.save_page(start.record, result, history, scores)
         folder.save_result(result)
         if fault is not None:
             raise fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spdify.records import BenchRecord, Call, Inputs
+    from spdify.records import BenchRecord, Call, Evaluation, Inputs, TrainingResult
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 ROUNDS_UP = 0.99995  # four digits of what lies between this and 1 show 1.000
@@ -45,6 +45,20 @@ def inputs_text(inputs: Inputs) -> str:
     """Give the shapes of a model's inputs without the batch: 3×224×224; by name where they have names."""
     shapes = ["×".join(map(str, spec.shape[1:])) for spec in inputs.args]
     return ", ".join(shapes + [f"{k} {'×'.join(map(str, v.shape[1:]))}" for k, v in inputs.kwargs.items()])
+
+
+def evaluation_words(found: Evaluation, split: str) -> str:
+    """Say how well a classifier does on a split."""
+    return (
+        f"{found.images:,} {split} images: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.4f} nats, "
+        f"calibration error {found.calibration_error:.4f}"
+    )
+
+
+def chosen_words(result: TrainingResult) -> str:
+    """Say which epoch was taken, and why."""
+    chosen = "best on the validation images" if result.chosen_by == "validation" else "the last one"
+    return f"epoch {result.best_epoch} ({chosen})"
 
 
 def bench_words(record: BenchRecord) -> str:

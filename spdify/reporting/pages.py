@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
@@ -21,7 +15,7 @@ from spdify.reporting.figures import change, inputs_text, percent, quantity, sha
 from spdify.reporting.markdown import check_figures, headline, meaning, overlaps, report_markdown, total_rows
 from spdify.reporting.network_pictures import depth_chart, error_meter, kernel_picture
 from spdify.reporting.pairs import both_inputs, depth_of, is_related, pairs_of, stages_of
-from spdify.reporting.pictures import PAINTED, THEME
+from spdify.reporting.rendering import Table, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,17 +33,6 @@ WORDS = {
 }
 ACTIONS = {"applied": ("◆", "good"), "kept": ("○", "open"), "refused": ("✗", "open")}
 STYLES = {"applied": "changed", "kept": "kept", "refused": "refused"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts."""
-
-    label: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: Sequence[str] = ()
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,33 +119,7 @@ def report_page(report: Report, record: BundleRecord | None = None) -> str:
         "facts": _facts(report, record),
     }
     context["sections"] = _contents(context)
-    return _render("report.html", context)
-
-
-def _render(template: str, context: Mapping[str, Any]) -> str:
-    script, style, digest = _assets()
-    return (
-        _environment()
-        .get_template(template)
-        .render(**context, script=script, style=style, script_hash=digest, version=version("spdify"))
-    )
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("spdify.reporting"), autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-
-
-@cache
-def _assets() -> tuple[Markup, Markup, str]:
-    """Give script, style and the script's digest: no other script runs on the page, whatever a report holds."""
-    script = files("spdify.reporting").joinpath("templates/page.js").read_text(encoding="utf-8")
-    style = _environment().get_template("page.css").render(theme=THEME, painted=PAINTED)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Markup(script), Markup(style), digest  # noqa: S704 - both are files of this package
+    return render("report.html", context)
 
 
 def sides_of(report: Report) -> tuple[str, str]:

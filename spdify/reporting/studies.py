@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from spdify.reporting.documents import document_page
 from spdify.reporting.figures import change, quantity
 from spdify.reporting.markdown import table
 from spdify.reporting.pictures import Line, line_chart
@@ -83,12 +84,12 @@ class StudyPage:
 
 def study_files(page: StudyPage) -> dict[str, str]:
     """Give the texts of a study's files by name."""
-    files = {"results.csv": _results(page), "report.md": _report(page)}
-    for size in page.sizes:
-        files[f"curves-{size}.svg"] = _curves(page, size)
+    report = _report(page)
+    pictures = {f"curves-{size}.svg": _curves(page, size) for size in page.sizes}
     if len(page.sizes) > 1:
-        files["sizes.svg"] = _by_size(page)
-    return files
+        pictures["sizes.svg"] = _by_size(page)
+    html = document_page(f"{page.model} on {page.data}", report, pictures)
+    return {"results.csv": _results(page), "report.md": report, "report.html": html, **pictures}
 
 
 def headline(page: StudyPage) -> list[str]:
@@ -178,10 +179,15 @@ def _sizes_words(page: StudyPage) -> str:
     return "Smaller sizes: the images are resized (antialiased) and the network reads them at that size."
 
 
-def _recipe_words(recipe: Recipe) -> str:
+def recipe_fields(recipe: Recipe) -> dict[str, str]:
+    """Give what a recipe does, by field; not what it leaves out."""
     unused = {"name"} if recipe.sched == "step" else {"name", "milestones", "decay_rate"}
-    shown = {k: v for k, v in recipe.model_dump(exclude=unused).items() if v not in (0, 0.0, None, "", ())}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
+    fields = recipe.model_dump(exclude=unused)
+    return {key: str(value) for key, value in fields.items() if value not in (0, 0.0, None, "", ())}
+
+
+def _recipe_words(recipe: Recipe) -> str:
+    return ", ".join(f"{key} {value}" for key, value in recipe_fields(recipe).items())
 
 
 def _results(page: StudyPage) -> str:

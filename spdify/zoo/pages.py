@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|")
+
+
+def _plain(message: str) -> str:
+    """Keep what others wrote from being read as marks of Markdown."""
+    return re.sub(r"([\\`*<])", r"\\\1", message)
 
 
 def share(part: int, whole: int) -> str:
@@ -202,8 +208,8 @@ def _onnx(exports: Sequence[OnnxFamilyRecord]) -> str:
 
 def _detail(export: OnnxFamilyRecord) -> str:
     if export.failure is not None:
-        return export.failure.message
-    return export.attempts[-1].detail.splitlines()[0][:200] if export.attempts else ""
+        return _plain(export.failure.message)
+    return _plain(export.attempts[-1].detail.splitlines()[0][:200]) if export.attempts else ""
 
 
 def _failures(records: Sequence[ZooRecord]) -> str:
@@ -219,7 +225,7 @@ def _failures(records: Sequence[ZooRecord]) -> str:
 
 def _first_line(record: ZooRecord) -> str:
     message = record.failure.message if record.failure is not None else ""
-    return message.splitlines()[0][:160] if message else ""
+    return _plain(message.splitlines()[0][:160]) if message else ""
 
 
 def _families(records: Sequence[ZooRecord], exports: Sequence[OnnxFamilyRecord]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spdify.errors import BundleError, UsageError
+from spdify.reporting.documents import document_page
 from spdify.reporting.pictures import bars, stacked_bars, strips
 from spdify.zoo import counting
 from spdify.zoo.pages import page
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from spdify.zoo.records import OnnxFamilyRecord, RunRecord, ZooRecord
 
-PAGE = "summary.md"
+PAGE, HTML = "summary.md", "summary.html"
 FAMILIES, CHANGES, REASONS = "families.svg", "changes.svg", "reasons.svg"
 REASONS_SHOWN = 20
 LARGEST_CHANGE = 1.0  # where the axis of changes ends
@@ -35,7 +36,7 @@ class RunContent:
 
 
 def summarize(folders: Sequence[Path], output: Path) -> list[Path]:
-    """Write `summary.md` and its pictures.
+    """Write `summary.md`, its pictures, and `summary.html`, which holds both.
 
     Args:
         folders: Of one run, or of its shards.
@@ -51,7 +52,9 @@ def summarize(folders: Sequence[Path], output: Path) -> list[Path]:
     content = read_runs(folders)
     if not content.records:
         raise UsageError(f"cannot sum up {folders[0]}: no model has ended yet", hint="Go on with the run: --resume.")
-    texts = {PAGE: page(content.runs, content.records, content.exports, content.sessions), **_pictures(content)}
+    text, pictures = page(content.runs, content.records, content.exports, content.sessions), _pictures(content)
+    title = f"Zoo: {len(content.records):,} models"
+    texts = {PAGE: text, HTML: document_page(title, text, pictures), **pictures}
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

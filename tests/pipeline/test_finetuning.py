@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_the_run_folder(whole: tuple[Path, TrainingResult]) -> None:
     names = {path.name for path in folder.iterdir() if path.name != locking.LOCK}
     assert names == {
         "run.json", "train.log", "start", "last", "best", "state.safetensors", "results.csv", "curves.svg",
-        "result.json", "scores.safetensors",
+        "report.html", "result.json", "scores.safetensors",
     }  # fmt: skip
     with (folder / "results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -92,6 +93,20 @@ def test_the_run_folder(whole: tuple[Path, TrainingResult]) -> None:
     assert result.split == "test"
     assert result.chosen_by == "validation"
     assert result.evaluation.images == 359
+
+
+def test_the_page_of_a_run(whole: tuple[Path, TrainingResult]) -> None:
+    folder, result = whole
+    page = (folder / "report.html").read_text()
+    assert f"{result.evaluation.top1:.2%}" in page
+    assert (folder / "curves.svg").read_text().strip() in page
+    assert "no longer computes what the original does" in page
+    right = [int(number) for number in re.findall(r'class="number right".*?>(\d+)</td>', page)]
+    wrong = [int(number) for number in re.findall(r'class="number wrong".*?>(\d+)</td>', page)]
+    assert (len(right), len(wrong)) == (10, 90)
+    assert sum(right) / sum(right + wrong) == result.evaluation.top1
+    for link in re.findall(r'href="([^"#]+)"', page):
+        assert (folder / link).is_file()
 
 
 def test_the_bundles_say_what_they_are(whole: tuple[Path, TrainingResult]) -> None:
@@ -146,6 +161,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
     for name in ("last", "best"):
         assert equal(tmp_path / "cut" / name, whole[0] / name)
     assert result.evaluation == whole[1].evaluation
+    assert f"{result.evaluation.top1:.2%}" in (tmp_path / "cut" / "report.html").read_text()
     assert resume(tmp_path / "cut") == result  # it has come to its end
 
 

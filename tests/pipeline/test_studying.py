@@ -12,6 +12,7 @@ from spdify.errors import BundleError, UsageError
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.studying import Study, is_study, read_study, resume_study, run_study
 from spdify.records import EpochResult, Machine
+from spdify.reporting.documents import document_page
 from spdify.training import make_recipe
 
 RECIPE = make_recipe("paper-cifar10", {"epochs": 2, "batch_size": 128, "lr": 0.05})
@@ -85,6 +86,8 @@ def test_page_and_tables(folder: Path) -> None:
     for name in ("curves-8.svg", "curves-16.svg", "sizes.svg"):
         assert (folder / name).read_text().startswith("<svg")
     assert "±" in (folder / "sizes.svg").read_text()
+    pictures = {file.name: file.read_text() for file in folder.glob("*.svg")}
+    assert (folder / "report.html").read_text() == document_page(f"{CODE} on digits", page, pictures)
 
 
 def test_settings_are_kept(folder: Path) -> None:

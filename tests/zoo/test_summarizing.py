@@ -6,12 +6,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from spdify.errors import BundleError, UsageError
+from spdify.reporting.documents import document_page
 from spdify.zoo import counting
 from spdify.zoo.records import Failure, OnnxAttempt, OnnxFamilyRecord, SessionRecord, SweepSettings
 from spdify.zoo.store import ONNX, RESULTS, SESSIONS, RunFolder
 from spdify.zoo.summarizing import summarize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from spdify.zoo.records import RunRecord, ZooRecord
@@ -41,7 +43,7 @@ def folder(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> P
 
 def test_the_page_says_what_the_lines_say(folder: Path) -> None:
     files = summarize([folder], folder)
-    assert [file.name for file in files] == ["summary.md", "families.svg", "changes.svg", "reasons.svg"]
+    assert [file.name for file in files] == ["summary.md", "summary.html", "families.svg", "changes.svg", "reasons.svg"]
     text = files[0].read_text()
     for line in (
         "**4 of 4 (100.0 %)** models of the run have ended",
@@ -64,6 +66,24 @@ def test_the_page_says_what_the_lines_say(folder: Path) -> None:
         assert line in text, line
 
 
+def test_the_html_page_is_the_markdown_with_its_pictures(folder: Path, tmp_path: Path) -> None:
+    text, html, *pictures = (file.read_text() for file in summarize([folder], tmp_path / "out"))
+    assert html == document_page(
+        "Zoo: 4 models", text, {f.name: f.read_text() for f in (tmp_path / "out").glob("*.svg")}
+    )
+    assert all(picture.strip() in html for picture in pictures)
+    assert html.count("<table ") == text.count("\n\n| ")
+    assert "<img" not in html
+
+
+def test_what_others_wrote_is_no_markup(folder: Path, make_record: Callable[..., ZooRecord]) -> None:
+    failure = Failure(stage="survey", kind="TraceError", message="4*u1 > 4*u2 <b>`x")
+    RunFolder(folder).append(RESULTS, make_record("timm:d", outcome="failed", failure=failure, after=None, sites=()))
+    text, html, *_ = (file.read_text() for file in summarize([folder], folder))
+    assert r"4\*u1 > 4\*u2 \<b>\`x" in text
+    assert "4*u1 &gt; 4*u2 &lt;b&gt;`x" in html
+
+
 def test_the_page_names_every_rulebook(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> None:
     run = RunFolder(tmp_path / "run")
     with run.locked():
@@ -75,7 +95,7 @@ def test_the_page_names_every_rulebook(tmp_path: Path, run_record: RunRecord, re
 
 
 def test_the_pictures_are_well_formed_and_have_words(folder: Path, tmp_path: Path) -> None:
-    for file in summarize([folder], tmp_path / "out")[1:]:
+    for file in summarize([folder], tmp_path / "out")[2:]:
         root = ET.parse(file).getroot()  # noqa: S314 - our own file
         assert root.tag.endswith("svg")
         assert [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
