@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.browser.screenshots import HOW, find_chromium, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page, Request, Route
 
@@ -155,7 +155,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     def give(file: Path, *, width: int = 1200, hash: str = "", **options: Any) -> Visit:  # noqa: A002, ANN401
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(4_000)
         seen = Visit(context.new_page())
         visits.append(seen)
         address = file.resolve().as_uri()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,18 +16,29 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+OPTIONS = {"runOnly": TAGS, "resultTypes": ["violations"]}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 400])
-def test_axe_finds_nothing(bundle: Bundle, visit: Callable[..., Visit], scheme: str, width: int) -> None:
+def assert_nothing_is_found(visit: Callable[..., Visit], bundle: Bundle, **options: Any) -> None:  # noqa: ANN401
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(bundle.page, color_scheme=scheme, width=width).page
+    page = visit(bundle.page, **options).page
     unfold(page)
-    found = Axe().run(page, options={"runOnly": TAGS, "resultTypes": ["violations"]})
+    found = Axe().run(page, options=OPTIONS)
     assert len(found.response["passes"]) > 20  # it has looked
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_axe_finds_nothing(bundle: Bundle, visit: Callable[..., Visit]) -> None:
+    assert_nothing_is_found(visit, bundle)
+
+
+@pytest.mark.parametrize("name", ["small", "resnet50"])  # axe is slow, and both have all kinds of parts
+@pytest.mark.parametrize("options", [{"color_scheme": "dark"}, {"width": 400}, {"width": 400, "color_scheme": "dark"}])
+def test_nor_does_it_in_the_dark_or_on_a_phone(
+    bundle_of: Callable[[str], Bundle], visit: Callable[..., Visit], name: str, options: dict[str, Any]
+) -> None:
+    assert_nothing_is_found(visit, bundle_of(name), **options)
 
 
 def test_axe_finds_what_is_wrong(small: Bundle, visit: Callable[..., Visit]) -> None:
@@ -35,5 +46,5 @@ def test_axe_finds_what_is_wrong(small: Bundle, visit: Callable[..., Visit]) -> 
 
     page = visit(small.page).page
     page.evaluate("document.querySelector('#answer').style.color = '#ddd'")
-    found = Axe().run(page, options={"runOnly": TAGS, "resultTypes": ["violations"]})
+    found = Axe().run(page, options=OPTIONS)
     assert [one["id"] for one in found.response["violations"]] == ["color-contrast"]

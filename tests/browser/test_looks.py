@@ -65,9 +65,7 @@ def test_pictures_have_no_colour_of_their_own(opened: Page) -> None:
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_paper_is_light_and_shows_what_is_folded(
-    bundle: Bundle, visit: Callable[..., Visit], javascript: bool
-) -> None:
+def test_paper_is_light_and_shows_what_is_folded(bundle: Bundle, visit: Callable[..., Visit], javascript: bool) -> None:
     page = visit(bundle.page, color_scheme="dark", java_script_enabled=javascript).page
     assert page.locator("details:not([open])").count()
     assert unseen(page, "details > :not(summary)")
@@ -105,23 +103,27 @@ def test_paper_is_the_same_without_a_script(small: Bundle, visit: Callable[..., 
     assert pages[0] == pages[1]
 
 
-@pytest.mark.parametrize("width", [320, 400, 720, 900, 1200])
-def test_no_width_scrolls_sideways_and_no_cell_spills(bundle: Bundle, visit: Callable[..., Visit], width: int) -> None:
-    page = visit(bundle.page, width=width).page
-    unfold(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    spilt = """cells => cells.filter(cell => cell.clientWidth && cell.scrollWidth > cell.clientWidth + 1)
-        .map(cell => cell.outerHTML.slice(0, 200))"""
-    assert page.eval_on_selector_all("td, th, .tile, summary", spilt) == []
+def spilt(page: Page) -> list[str]:
+    """Give what is wider than the cell that it stands in."""
+    return page.eval_on_selector_all(
+        "td, th, .tile, summary",
+        """cells => cells.filter(cell => cell.clientWidth && cell.scrollWidth > cell.clientWidth + 1)
+            .map(cell => cell.outerHTML.slice(0, 200))""",
+    )
 
 
-def test_paper_spills_no_cell(bundle: Bundle, visit: Callable[..., Visit]) -> None:
-    page = visit(bundle.page, width=688).page  # A4 less its margins
-    page.emulate_media(media="print")
-    spilt = """cells => cells.filter(cell => cell.clientWidth && cell.scrollWidth > cell.clientWidth + 1)
-        .map(cell => cell.outerHTML.slice(0, 200))"""
-    assert page.eval_on_selector_all("td, th, .tile, summary", spilt) == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+def test_no_width_scrolls_sideways_and_no_cell_spills(opened: Page) -> None:
+    for width in (1200, 900, 780, 720, 400, 320):
+        opened.set_viewport_size({"width": width, "height": 900})
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width, width
+        assert spilt(opened) == [], width
+
+
+def test_paper_spills_no_cell(opened: Page) -> None:
+    opened.set_viewport_size({"width": 688, "height": 900})  # A4 less its margins
+    opened.emulate_media(media="print")
+    assert spilt(opened) == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 688
 
 
 def test_a_narrow_page_names_what_stands_in_each_cell(bundle: Bundle, visit: Callable[..., Visit]) -> None:

@@ -28,7 +28,7 @@ def read(text: str) -> tuple[Decimal, Decimal]:
     match = re.fullmatch(r"([+−-]?\d+(?:\.\d+)?)(?:e([+-]\d+))?\s?([kMGT]?)B?(%?)", text)
     assert match, f"{text!r} is no number"
     digits, power, prefix, share = match.groups()
-    number = Decimal(digits.replace("−", "-"))  # noqa: RUF001 - a minus sign
+    number = Decimal(digits.replace("−", "-"))
     if prefix or share:
         last = number.adjusted() - ((DIGITS if prefix else SHARE_DIGITS) - 1) if number else 0
         last = min(last, 0) if share else last
@@ -74,7 +74,7 @@ def expected(told: dict[str, Any]) -> set[str]:
             cost = part["params"], part["macs"]
             before = known.get(part["path"])
             same = side == "parts_after" and before is not None and cost == (before["params"], before["macs"])
-            nothing = part["type_name"] in IDLE or not part["path"] and not any(cost)
+            nothing = part["type_name"] in IDLE or (not part["path"] and not any(cost))
             if not same and not nothing:
                 places |= {f"{side}.{i}.params", f"{side}.{i}.macs"}
     return places
@@ -96,7 +96,9 @@ def test_texts_are_read_to_half_a_unit(text: str, number: float, fits: bool) -> 
 
 def test_all_figures_are_those_of_the_report(bundle: Bundle, visit: Callable[..., Visit]) -> None:
     told, texts = bundle.json, shown(visit(bundle.page).page)
-    wrong = [(path, text, at(told, path)) for path, all_ in texts.items() for text in all_ if not agree(text, at(told, path))]
+    wrong = [
+        (path, text, at(told, path)) for path, all_ in texts.items() for text in all_ if not agree(text, at(told, path))
+    ]
     assert wrong == []
     assert expected(told) - set(texts) == set()
     assert sum(map(len, texts.values())) > 40
@@ -119,7 +121,10 @@ def test_changes_are_those_of_the_figures(bundle: Bundle, visit: Callable[..., V
         elif not before:
             assert text == "new"
         else:
-            number, half = Decimal(text.rstrip("%")), Decimal("0.5").scaleb(int(Decimal(text.rstrip("%")).as_tuple().exponent))
+            number, half = (
+                Decimal(text.rstrip("%")),
+                Decimal("0.5").scaleb(int(Decimal(text.rstrip("%")).as_tuple().exponent)),
+            )
             assert abs(number - 100 * Decimal(after - before) / Decimal(before)) <= half
 
 

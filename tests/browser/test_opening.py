@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.browser
 
 HOSTILE = """</script></style></td><script>window.ran=1</script><img src=x onerror="alert(1)">'"&amp;{{7*7}}<!--"""
 KEYS = {"path", "reason", "model", "rulebook", "type_name", "stage", "detail", "command", "site", "spec", "tensor"}
-KEYS |= {"rule", "operator_name", "value_words", "training", "seed_words"}
+KEYS |= {"training", "name"}
 
 
 @pytest.fixture
@@ -64,7 +63,9 @@ def test_what_a_page_says_of_itself_is_heard(visit: Callable[..., Visit], writte
 def test_no_other_script_runs_and_nothing_is_loaded(
     small: Bundle, visit: Callable[..., Visit], written: Callable[[str], Path], policy: bool
 ) -> None:
-    added = "<script>window.ran = 1</script><img src='x.png' onerror='window.failed = 1'><link rel=stylesheet href=y.css>"
+    added = (
+        "<script>window.ran = 1</script><img src='x.png' onerror='window.failed = 1'><link rel=stylesheet href=y.css>"
+    )
     html = small.page.read_text(encoding="utf-8").replace("<main", f"{added}<main")
     if not policy:  # the same page without: what is asserted below can fail
         begin = html.index("<meta http-equiv")
@@ -77,15 +78,10 @@ def test_no_other_script_runs_and_nothing_is_loaded(
     }""")
     seen.page.wait_for_timeout(100)
     ran = seen.page.evaluate("[window.ran, window.late, window.failed].map(Boolean)")
-    if policy:
-        assert ran == [False, False, False]
-        seen.forgive("Content Security Policy", least=4)
-    else:
-        assert ran == [True, True, True]
-        seen.forgive("x.png")
-        seen.forgive("y.css")
-        seen.forgive("ERR_")
-    assert "8 sites" in seen.page.locator("form.filter output").inner_text() or seen.page.locator("form.filter").is_visible()
+    assert ran == [not policy] * 3
+    seen.forgive("x.png")  # tried, before the policy is asked or this network refuses
+    seen.forgive("y.css")
+    seen.forgive("Content Security Policy" if policy else "ERR_", least=3 if policy else 1)
 
 
 def test_hostile_texts_are_shown_as_texts(
@@ -102,10 +98,9 @@ def test_hostile_texts_are_shown_as_texts(
     assert page.locator("script").count() == 1
     assert page.evaluate("window.ran === undefined")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    honest = visit(small.page).page
+    honest = visit(written(report_page(small.report))).page
     names = "Array.from(document.querySelectorAll('*'), element => element.tagName).join(' ')"
     assert page.evaluate(names) == honest.evaluate(names)
-    assert json.dumps(HOSTILE) not in shown
 
 
 @pytest.mark.parametrize("hash", ["#%", "#nothing-of-that-name", "#"])
