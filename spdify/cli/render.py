@@ -14,7 +14,14 @@ from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.decisions import COMPARED_COLUMNS, compared_rows
 from spdify.reporting.figures import (
-    bench_words, change, chosen_words, evaluation_words, inputs_text, percent, quantity, shape,
+    bench_words,
+    change,
+    chosen_words,
+    evaluation_words,
+    inputs_text,
+    percent,
+    quantity,
+    shape,
 )  # fmt: skip
 from spdify.reporting.markdown import check_figures, headline, overlaps, total_rows
 from spdify.reporting.studies import headline as headline_of_study

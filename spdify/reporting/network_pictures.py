@@ -157,7 +157,7 @@ def kernel_picture(kernel: Kernel, label: str) -> str:
     most = max((*kernel.before.sizes, *(s for taps in kernel.after for s in taps.sizes)), default=0.0)
     shapes, height = _grid(kernel.before, 0, 28, size, most, letters=letters), 0.0
     rows, columns = _rows(kernel.before.kernel)
-    shapes.insert(0, f"<text class='l' x='0' y='14'>before {_size_words(kernel.before)}</text>")
+    shapes.insert(0, f"<text class='l' x='0' y='14'>before {escape(_size_words(kernel.before))}</text>")
     height = max(height, 28 + rows * size)
     x: float = columns * size + 24
     x = max(x, 8 * len(f"before {_size_words(kernel.before)}"))
