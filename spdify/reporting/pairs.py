@@ -184,13 +184,14 @@ def depth_of(report: Report, pairs: Sequence[Pair], stages: Sequence[Stage]) -> 
 
 
 def _read(report: Report, pairs: Sequence[Pair]) -> dict[int, int]:
-    """Find, for each part, the channels that the replaced sites in it read behind their space-to-depth."""
+    """Find, for each part, the channels behind the space-to-depth of the replaced sites in it, the most of several."""
     deep = {kernel.site for kernel in report.kernels if any(math.prod(taps.scale) > 1 for taps in kernel.after)}
     found: dict[int, int] = {}
     for decision in report.decisions:
         site = decision.site
-        if decision.action == "applied" and site.name in deep:
+        if decision.action == "applied" and (site.name in deep or decision.leaves is not None):
             channels = max(site.channels or (site.geometry.in_channels,)) * math.prod(site.geometry.stride)
+            channels = channels if decision.leaves is None else decision.leaves.new
             for index, pair in enumerate(pairs):
                 if pair.holds(site):
                     found[index] = max(channels, found.get(index, 0))
