@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_TAPS = 1024  # of a kernel that is recorded; a patch embedding of 16×16 has 256
 DRAWN_AXES = 2  # kernels over three axes are not
+SMALL = 11  # channels to try a rewrite with: a number that no number of phases is taken for
 TRIALS = 16  # of max pools: a ReLU may hide a position from one of them; all else is linear
 SHIFT = 4096  # tells what was moved from what is always there
 DIGITS = 4  # of recorded magnitudes
@@ -79,10 +80,9 @@ def _kernel(model: nn.Module, converted: nn.Module, decision: Decision) -> Kerne
 
 
 def small_site(site: Site) -> Site:
-    """Give the same site with one channel, or two that are each on their own."""
+    """Give the same site with few channels; with one alone there is nothing to standardise a weight over."""
     window = site.geometry
-    each = 2 if window.depthwise else 1
-    update = {"in_channels": each, "out_channels": each, "groups": each if window.depthwise else 1}
+    update = {"in_channels": SMALL, "out_channels": SMALL, "groups": SMALL if window.depthwise else 1}
     return site.model_copy(update={"geometry": window.model_copy(update=update), "channels": ()})
 
 
@@ -92,15 +92,20 @@ def _numbered(shapes: Mapping[str, Shape], start: int) -> dict[str, Tensor]:
     for name, shape in shapes.items():
         taps = math.prod(shape[2:])
         numbers = torch.arange(start, start + taps, dtype=torch.float64)
-        made[name] = numbers.repeat(math.prod(shape[:2])).reshape(shape) if name == "weight" else torch.ones(shape)
+        made[name] = (
+            numbers.repeat(math.prod(shape[:2])).reshape(shape)
+            if name == "weight"
+            else torch.ones(shape, dtype=torch.float64)
+        )
     return made
 
 
 def _taps(name: str, actual: Tensor, moved: Tensor, again: Tensor, site: Site) -> Taps:
-    """Describe one tensor of a block, from what became of the numbers in it."""
-    phases, kernel = moved.shape[1], tuple(moved.shape[2:])
-    scale = site.geometry.stride if phases == math.prod(site.geometry.stride) else (1,) * site.geometry.dims
-    one, other = moved[0].flatten(), again[0].flatten()
+    """Describe one tensor of a block, from what became of the numbers in it: in one channel, for all are alike."""
+    stride, kernel = site.geometry.stride, tuple(moved.shape[2:])
+    phased = moved.shape[1] in {math.prod(stride), SMALL * math.prod(stride)}
+    scale = stride if phased else (1,) * len(stride)
+    one, other = (tensor[0, : math.prod(scale)].flatten() for tensor in (moved, again))
     is_moved = (other - one - SHIFT).abs() < 0.5  # noqa: PLR2004 - they are whole numbers
     return Taps(
         tensor=name,
@@ -113,12 +118,14 @@ def _taps(name: str, actual: Tensor, moved: Tensor, again: Tensor, site: Site) -
 
 
 def _magnitudes(weight: Tensor, phases: int) -> tuple[float, ...]:
-    """Give the root mean square over all channels, phase by phase and tap by tap.
+    """Give the root mean square over all channels, phase by phase and tap by tap; nothing where there is no data.
 
     Args:
         weight: (O, I·phases, *K), phases within channels.
         phases: Their number.
     """
+    if weight.is_meta:
+        return ()
     split = weight.detach().reshape(weight.shape[0], -1, phases, *weight.shape[2:])
     sizes = torch.linalg.vector_norm(split, dim=(0, 1), dtype=torch.float32) / math.sqrt(math.prod(split.shape[:2]))
     return tuple(float(f"{value:.{DIGITS}g}") for value in sizes.flatten().cpu().tolist())
