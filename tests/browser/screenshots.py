@@ -28,6 +28,7 @@ QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-componen
 OPENINGS = 5
 MOST_BYTES = 300_000
 WIDTH, HEIGHT = 1200, 900
+ROWS, LEAST_HEIGHT = 8, 1400  # of the README's picture: proofs, and its height where there is no kernel
 
 
 def find_chromium() -> str | None:
@@ -62,18 +63,21 @@ def opening_time(browser: Browser, file: Path) -> float:
 
 
 def readme_picture(page: Page) -> bytes:
-    """Give the answer, the tiles and the proofs above the first kernel, where there is one: what was done to a weight.
+    """Give the answer, the tiles and the first proofs, above the first kernel: what was done, and to a weight.
 
     256 colours: flat areas need no more, and a README should open fast.
     """
-    top = page.evaluate("(document.querySelector('#site-errors') ?? document.querySelector('#network')).offsetTop")
-    parts = [(0, top + 8)]
-    if page.query_selector("#kernels"):
-        box = page.locator("section[aria-labelledby=kernels]").bounding_box()
-        first = page.locator("section[aria-labelledby=kernels] details").first.bounding_box()
-        parts.append((box["y"], first["y"] + first["height"] + 16))
-    else:
-        parts = [(0, 1400)]
+    parts = page.evaluate(
+        """([rows, least]) => {
+            const edges = selector => document.querySelector(selector)?.getBoundingClientRect();
+            const row = Array.from(document.querySelectorAll("#checks tbody tr")).slice(0, rows).at(-1);
+            const head = edges("#kernels"), kernel = edges("#kernels ~ details");
+            if (!row || !kernel) return [[0, least]];
+            const proofs = [0, row.getBoundingClientRect().bottom + 8];
+            return [proofs, [head.top, head.bottom + 8], [kernel.top, kernel.bottom + 4]];
+        }""",
+        [ROWS, LEAST_HEIGHT],
+    )
     whole = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     cut = [whole.crop((0, int(begin), WIDTH, min(int(end), whole.height))) for begin, end in parts]
     picture = Image.new("RGB", (WIDTH, sum(part.height for part in cut)), "white")
