@@ -87,6 +87,14 @@ def test_the_wheel_holds_the_digits_and_their_licence(installed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_the_templates_of_pages(installed: Path) -> None:
+    folder = Path("spdify/reporting/templates")
+    ours = {path.name for path in (ROOT / folder).iterdir()}
+    assert {"report.html", "page.css", "page.js"} <= ours
+    assert {path.name for path in (installed / folder).iterdir()} == ours
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     tops = {path.name for path in installed.iterdir()}
     assert tops == {"bin", "spdify", f"spdify-{spdify.__version__}.dist-info"}

@@ -32,6 +32,25 @@ def test_macs_are_those_of_pytorch(converted: bool, inputs_of: Callable[..., Inp
     assert census.macs["fc"] == 512 * 1000
 
 
+def test_calls_are_noted_in_order_with_their_first_shapes(inputs_of: Callable[..., Inputs]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.second, self.first = nn.ReLU(), nn.Conv2d(3, 4, 3, 2, 1)
+            self.never = nn.ReLU()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.second(self.first(input=x))
+            return y.mean((2, 3)), self.second(y[:, :, ::2])
+
+    calls = take_census(Net(), inputs_of(3, 8, 8), mode="eval").calls
+    assert [(path, call.input, call.output) for path, call in calls.items()] == [
+        ("", (1, 3, 8, 8), (1, 4, 2, 4)),
+        ("first", (1, 3, 8, 8), (1, 4, 4, 4)),
+        ("second", (1, 4, 4, 4), (1, 4, 4, 4)),
+    ]
+
+
 def test_activations_count_neither_views_nor_changes_in_place(inputs_of: Callable[..., Inputs]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Flatten())
     census = take_census(model, inputs_of(3, 8, 8), mode="eval")

@@ -119,13 +119,23 @@ def test_a_hostile_name_stays_text(conversion: Conversion) -> None:
     first = report.decisions[0].model_copy(update={"site": site, "reason": HOSTILE, "rule": HOSTILE})
     decisions = (first, *report.decisions[1:])
     parts = tuple(part.model_copy(update={"type_name": HOSTILE, "stage": HOSTILE}) for part in report.parts_after)
-    kernels = tuple(kernel.model_copy(update={"site": HOSTILE}) for kernel in report.kernels[:1])
+    kernels = tuple(
+        kernel.model_copy(
+            update={
+                "site": HOSTILE,
+                "before": kernel.before.model_copy(update={"tensor": HOSTILE}),
+                "after": tuple(taps.model_copy(update={"tensor": HOSTILE}) for taps in kernel.after),
+            }
+        )
+        for kernel in report.kernels[:1]
+    )
     checks = (Check(name=HOSTILE, outcome="failed", detail=HOSTILE),)
     changed = {"model": HOSTILE, "decisions": decisions, "parts_after": parts, "kernels": kernels, "checks": checks}
     page = Page(report_page(report.model_copy(update=changed)))
     assert "img" not in page.tags
     assert page.tags.count("script") == 1
-    assert HOSTILE in page.words
+    assert page.words.count(HOSTILE) > 5
+    assert any("4 phases" in words and HOSTILE in words for words in page.words)
 
 
 def test_an_earlier_release_s_report_makes_a_page(conversion: Conversion) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from timm.layers import StdConv2d
 from torch import Tensor, nn
 
 import spdify
@@ -87,6 +88,21 @@ def test_a_pool_reads_its_window_through_the_phases() -> None:
     for tap, (phase, at) in found.items():
         for axis, u in enumerate(divmod(tap, 3)):
             assert 2 * (at[axis] - 1) + phase[axis] == u - 1
+
+
+def test_standardised_weights_stay_and_new_ones_lie_beside_them() -> None:
+    conversion = converted(StdConv2d(3, 4, 3, stride=2, padding=1))
+    stays, new = kernel_of(conversion).after
+    assert (stays.tensor, stays.scale, stays.origins) == ("weight", (1, 1), tuple(range(9)))
+    assert (new.tensor, new.scale, set(new.origins), any(new.fresh)) == ("phase_weight", (2, 2), {-1}, False)
+
+
+def test_released_forms_keep_the_kernel() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 2, 1))
+    released = spdify.convert(network, example_input=torch.randn(1, 3, 16, 16), rules="spd-released", proof="site")
+    stem, later = released.report.kernels
+    assert stem.after[0].scale == (2, 2)
+    assert [(taps.scale, taps.origins) for taps in later.after] == [((1, 1), tuple(range(9)))]
 
 
 def test_what_starts_with_weights_of_its_own_has_no_picture() -> None:
