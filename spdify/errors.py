@@ -1,11 +1,13 @@
 """Faults that a user can cause, and the exit code each one becomes.
 
 Every message says what could not be done and where, what was expected, what was found, and what to do.
-The command line turns these into an exit code in one place (`spdify.cli.boundary`).
+The command line turns these into an exit code in one place (`spdify.cli.boundary`). What is quoted goes
+through `printable`.
 """
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import ClassVar
 
@@ -89,3 +91,11 @@ class TrainingError(SpdifyError):
 
 class ExportError(SpdifyError):
     """A model that cannot be exported."""
+
+
+def printable(text: str) -> str:
+    """Give a text without control characters, and without those that turn its direction.
+
+    What comes from a file of somebody else's must neither steer a terminal nor seem to be another text.
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)

@@ -7,11 +7,17 @@ JSON Schema is what `spdify schema` prints. Shapes are in PyTorch's order, batch
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Shape: TypeAlias = tuple[int, ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Entries are bounded, so that a damaged or hostile record costs no memory before anybody has looked at it.
+Shape: TypeAlias = tuple[Annotated[int, Field(ge=0, le=2**31)], ...]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63)]
 ParamValue: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice"]
 Mode: TypeAlias = Literal["eval", "train"]
@@ -19,6 +25,10 @@ Quantity: TypeAlias = Literal["macs", "params", "latency"]
 
 #: Entries along one axis of any tensor: the widest layers there are have some hundred thousand.
 MAX_ENTRIES = 2**24
+#: What a window and its padding may reach over, four times.
+MAX_WINDOW = 2**18
+#: Places of a kernel that is recorded tap by tap.
+MAX_TAPS = 2**16
 
 
 class Record(BaseModel):
@@ -48,6 +58,18 @@ class Geometry(Record):
     count_include_pad: bool = True
     divisor_override: int | None = None
 
+    @model_validator(mode="after")
+    def _has_axes(self) -> Self:
+        """Refuse a window that is none."""
+        lengths = {len(entries) for entries in (self.kernel, self.stride, self.padding, self.dilation)}
+        if len(lengths) != 1 or not lengths <= {1, 2, 3} or min(*self.stride, *self.kernel, *self.dilation) < 1:
+            msg = "a window has 1 to 3 axes, and at least one tap, stride and distance along each"
+            raise ValueError(msg)
+        if any(self.cycle(axis)[0] > MAX_WINDOW for axis in range(self.dims)):
+            msg = "a window reaches over some thousand positions at most, with its padding"
+            raise ValueError(msg)
+        return self
+
     @property
     def dims(self) -> int:
         """Number of spatial axes: 1, 2 or 3."""
@@ -76,16 +98,50 @@ class Geometry(Record):
         k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
         return max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
 
-    def positions_read(self, spatial: Shape) -> float:
-        """Share of the input's spatial positions that at least one window reads, from 0 to 1."""
+    def positions_read(self, spatial: Shape, starts: Shape = ()) -> float:
+        """Share of the input's spatial positions that at least one window reads, from 0 to 1.
+
+        Args:
+            spatial: Sizes of the input.
+            starts: Of a slice, the first position along each axis.
+        """
         share = 1.0
         for axis, size in enumerate(spatial):
-            k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
-            low = self.padding[axis] + self._same_padding(size, axis) // 2
-            n_out = self.output_size(size, axis)
-            read = {i * s - low + d * u for i in range(n_out) for u in range(k)} & set(range(size))
-            share *= len(read) / size
+            if size:
+                start = starts[axis] if starts else 0
+                share *= repeated(partial(self._read, axis=axis, start=start), size, self.cycle(axis, start)) / size
         return share
+
+    def cycle(self, axis: int, start: int = 0) -> tuple[int, int]:
+        """Give a size that holds what is particular at both ends of an axis, and the period of all between."""
+        k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        return 4 * (d * (k - 1) + 1 + 2 * p + s + start), s
+
+    def _read(self, size: int, axis: int, start: int) -> int:
+        """Count the positions along `axis` that are read."""
+        k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        low = self.padding[axis] + self._same_padding(size, axis) // 2 - start
+        last = (self.output_size(size, axis) - 1) * s
+        if last < 0:
+            return 0
+        marks = bytearray(last + d * (k - 1) + 1)  # from the first window's first tap to the last one's last
+        for tap in range(k):
+            marks[d * tap : d * tap + last + 1 : s] = b"\1" * (last // s + 1)
+        inside = marks[max(low, 0) : low + size]
+        outside = {j - low for j, mark in enumerate(marks[: max(low, 0)]) if mark}
+        outside |= {j + size for j, mark in enumerate(marks[max(low + size, 0) :]) if mark}
+        known = {j - min(low, 0) for j, mark in enumerate(inside) if mark}
+        return len(known | {x for x in map(self._mirrored(size), outside) if 0 <= x < size})
+
+    def _mirrored(self, size: int) -> Callable[[int], int]:
+        """Give which position stands at one of the padding, by its mode; for padding by a number, none."""
+        if self.padding_mode == "circular":
+            return lambda x: x % size
+        if self.padding_mode == "replicate":
+            return lambda x: min(max(x, 0), size - 1)
+        if self.padding_mode == "reflect":
+            return lambda x: size - 1 - abs(size - 1 - abs(x))
+        return lambda _: -1
 
     def __str__(self) -> str:
         """Give the short form, for example `3x3 s2 p1`."""
@@ -109,6 +165,21 @@ class Geometry(Record):
         if not self.count_include_pad and any(self.padding):
             text += " no-pad-count"
         return text
+
+
+def repeated(count: Callable[[int], int], size: int, cycle: tuple[int, int]) -> int:
+    """Give what `count` counts along an axis of any size, without going through all of it.
+
+    Args:
+        count: Gives the number for a size; what is beyond both ends' reach repeats.
+        size: Of the axis.
+        cycle: A size that holds both ends, and the period.
+    """
+    least, period = cycle
+    if size <= least + period:
+        return count(size)
+    short = least + (size - least) % period
+    return count(short) + (size - short) // period * (count(short + period) - count(short))
 
 
 class Call(Record):
@@ -155,7 +226,7 @@ class Site(Record):
     type_name: str
     parent: str = ""
     geometry: Geometry
-    calls: tuple[Call, ...]
+    calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     aliases: tuple[str, ...] = ()
     constants: dict[str, ParamValue] = Field(default_factory=dict)
     channels: tuple[int, ...] = ()
@@ -199,7 +270,7 @@ class Site(Record):
     def positions_read(self) -> float:
         """Share of the input's positions that the operator reads, smallest over all calls."""
         dims = self.geometry.dims
-        return min(self.geometry.positions_read(call.input[-dims:]) for call in self.calls)
+        return min(self.geometry.positions_read(call.input[-dims:], self.starts) for call in self.calls)
 
 
 class LeftAlone(Record):
@@ -579,10 +650,10 @@ class Measure(Record):
         weight_bytes: Bytes of the state dict.
     """
 
-    params: int
-    macs: int
-    activation_bytes: int
-    weight_bytes: int
+    params: Count
+    macs: Count
+    activation_bytes: Count
+    weight_bytes: Count
 
     @property
     def flops(self) -> int:
@@ -625,9 +696,9 @@ class Part(Record):
     stage: str = ""
     input: Shape | None = None
     output: Shape | None = None
-    params: int
-    macs: int
-    activation_bytes: int
+    params: Count
+    macs: Count
+    activation_bytes: Count
 
 
 class Taps(Record):
@@ -645,9 +716,22 @@ class Taps(Record):
     tensor: str
     kernel: Shape
     scale: Shape
-    origins: Shape = ()
+    origins: tuple[Annotated[int, Field(ge=-1, le=MAX_TAPS)], ...]
     fresh: tuple[bool, ...] = ()
-    sizes: tuple[float, ...] = ()
+    sizes: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        """Refuse what cannot be drawn."""
+        axes = (len(self.kernel), len(self.scale))
+        places = math.prod((*self.kernel, *self.scale))
+        if axes not in {(1, 1), (2, 2)} or not 0 < places <= MAX_TAPS:
+            msg = f"a kernel has one or two axes and at most {MAX_TAPS} places"
+            raise ValueError(msg)
+        if len(self.origins) != places or any(len(more) not in {0, places} for more in (self.fresh, self.sizes)):
+            msg = f"a kernel of {places} places needs as many entries"
+            raise ValueError(msg)
+        return self
 
 
 class Kernel(Record):
@@ -680,6 +764,7 @@ class Origin(Record):
     Attributes:
         sources: Where the network came from, or each of two.
         inputs: What each was looked at with.
+        later: What became of each before it was looked at, in words (trainings, calibrations); empty where nothing did.
         command: Command lines, one per line; empty where none was recorded.
         seed: Of all random numbers.
         versions: Of Python and of the packages.
@@ -687,6 +772,7 @@ class Origin(Record):
 
     sources: tuple[Source, ...]
     inputs: tuple[Inputs, ...]
+    later: tuple[str, ...] = ()
     command: str = ""
     seed: int = 0
     versions: dict[str, str]
@@ -1211,6 +1297,7 @@ class Calibration(Record):
         held_out: Number of images that errors were measured on.
         preprocessing: How images became inputs.
         trainings: Number of trainings that came before it.
+        plans: Number of the bundle's plans that came before it; None in records of earlier releases.
         pools: What was fitted.
         not_fitted: Approximate sites that were not, and why.
         norms: Number of batch norms whose statistics were taken anew.
@@ -1224,6 +1311,7 @@ class Calibration(Record):
     held_out: int
     preprocessing: Preprocessing
     trainings: int = 0
+    plans: int | None = None
     pools: tuple[FittedPool, ...] = ()
     not_fitted: dict[str, str] = Field(default_factory=dict)
     norms: int = 0

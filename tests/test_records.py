@@ -143,3 +143,25 @@ def test_sums() -> None:
 def test_registry_sources_are_built_without_the_users_code(kind: str, *, registry: bool) -> None:
     source = Source.model_validate({"spec": "s", "kind": kind, "name": "n"})
     assert source.is_registry is registry
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("window", [(3, 2, 1, 1), (1, 3, 2, 1), (2, 4, 1, 1), (4, 3, 3, 2), (7, 3, 1, 1)])
+@pytest.mark.parametrize("size", [9, 10, 61])
+def test_positions_read_are_those_with_a_gradient(mode: str, window: tuple[int, int, int, int], size: int) -> None:
+    kernel, stride, padding, dilation = window
+    conv = torch.nn.Conv1d(1, 1, kernel, stride, padding, dilation, padding_mode=mode).double()
+    conv.weight.data.fill_(1)
+    x = torch.ones(1, 1, size, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(conv(x).sum(), x)
+    geometry = Geometry(
+        in_channels=1, out_channels=1, kernel=(kernel,), stride=(stride,), padding=(padding,), dilation=(dilation,),
+        padding_mode=mode,
+    )  # fmt: skip
+    assert geometry.positions_read((size,)) == pytest.approx((gradient != 0).double().mean().item())
+
+
+@pytest.mark.parametrize(("size", "start", "share"), [(5, 1, 0.4), (5, 0, 0.6), (6, 1, 0.5), (1001, 1, 500 / 1001)])
+def test_a_slice_reads_from_its_start(size: int, start: int, share: float) -> None:
+    geometry = Geometry(in_channels=1, out_channels=1, kernel=(1,), stride=(2,), padding=(0,), dilation=(1,))
+    assert geometry.positions_read((size,), (start,)) == pytest.approx(share)

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from spdify.cli.terminal import SETTINGS, error_console, printable
-from spdify.errors import ExitCode, SpdifyError
+from spdify.cli.terminal import SETTINGS, error_console
+from spdify.errors import ExitCode, SpdifyError, printable
 
 
 class SpdifyGroup(TyperGroup):

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from spdify.cli import options as o
-from spdify.cli.terminal import json_text, output_console, print_json, printable, steps
+from spdify.cli.terminal import json_text, output_console, print_json, steps
+from spdify.errors import printable
 
 
 def inspect(

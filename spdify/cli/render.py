@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spdify.cli.terminal import printable
+from spdify.errors import printable
 from spdify.reporting.budgets import budget_columns, budget_lines, budget_rows
 from spdify.reporting.channels import CHANNEL_COLUMNS, channel_rows
 from spdify.reporting.decisions import COMPARED_COLUMNS, compared_rows

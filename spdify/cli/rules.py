@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from spdify.cli import options as o
-from spdify.cli.terminal import output_console, print_json, printable
+from spdify.cli.terminal import output_console, print_json
+from spdify.errors import printable
 
 rules_app = typer.Typer(no_args_is_help=True, help="List, show and check rulebooks.")
 

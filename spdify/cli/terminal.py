@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from spdify.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,11 +52,6 @@ def output_console() -> Console:
 def error_console() -> Console:
     """Give the console for progress and faults."""
     return _console(stderr=True)
-
-
-def printable(text: str) -> str:
-    """Give a text without control characters: what comes from a file of somebody else's must not steer the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text)
 
 
 def json_text(value: object) -> str:

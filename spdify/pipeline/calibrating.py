@@ -107,7 +107,9 @@ def calibrate(  # noqa: PLR0913 - a bundle, a data set, and how
     wanted = normalisation or Normalisation()
     how, _ = resolve_preprocessing(record.preprocessing, "", wanted, wanted.size or size, dataset)
     found = _calibrate(pair, _inputs(dataset, how, images), progress, pools=pools, norms=norms)
-    calibration = found.model_copy(update={"data": dataset.name, "trainings": len(record.trainings)})
+    calibration = found.model_copy(
+        update={"data": dataset.name, "trainings": len(record.trainings), "plans": len(record.plans)}
+    )
     progress("writing, with ONNX" if onnx else "writing")
     _write(folder, output, record, pair.network, calibration, overwrite=overwrite, onnx=onnx)
     return calibration

@@ -142,9 +142,17 @@ def origin_of(*opened: Opened, command: str, seed: int) -> Origin:
         seed: Of all random numbers.
     """
     return Origin(
-        sources=tuple(one.source for one in opened), inputs=tuple(one.inputs for one in opened), command=command,
-        seed=seed, versions=versions(),
+        sources=tuple(one.source for one in opened), inputs=tuple(one.inputs for one in opened),
+        later=tuple(_later(one.record) for one in opened), command=command, seed=seed, versions=versions(),
     )  # fmt: skip
+
+
+def _later(record: BundleRecord | None) -> str:
+    """Say what became of a network before it was looked at."""
+    if record is None:
+        return ""
+    words = [f"trained on {t.data.name}, epoch {t.epoch} of {t.recipe.epochs}" for t in record.trainings if t.epoch]
+    return ", ".join([*words, *(f"calibrated on {made.data}" for made in record.calibrations)])
 
 
 def versions() -> dict[str, str]:

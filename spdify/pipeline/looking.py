@@ -105,7 +105,10 @@ def report(  # noqa: PLR0913 - what to compare, and how to build it
     name = " → ".join(_titles((model, first), (other, second)))
     compared = compare_models(name, first.model, censuses[0], second.model, censuses[1])
     origin = origin_of(first, second, command=command, seed=build.get("seed", 0))
-    return compared.model_copy(update={"origin": origin, "compared": compared_sites(first.plans, second.plans)})
+    # Sites of one name are the same only where both networks come from one.
+    same = (first.source.spec, first.source.kwargs) == (second.source.spec, second.source.kwargs)
+    sites = compared_sites(first.plans, second.plans) if same else ()
+    return compared.model_copy(update={"origin": origin, "compared": sites})
 
 
 def _codes(code: str | None, *models: str | Path | nn.Module | None) -> list[str | None]:

@@ -131,15 +131,29 @@ def _sameness(report: Report) -> str:
     """Say how well it is proved that the function is the same."""
     if not report.checks:
         return "same function by claim, not proved here"
+    if away := [c.value for c in report.checks if is_scaling(c) and c.outcome == "measured" and c.value is not None]:
+        return f"another function, since it was scaled first: {max(away):.2g} away"
     error = _proved(report)
     if error is None:
         return "same function, proved site by site"
     return f"same function to {error:.0e}" if error else "same function, no difference at all"
 
 
+def is_scaling(check: Check) -> bool:
+    """Whether a check is about a scaling before the rules, of the whole network."""
+    step, separator, what = check.name.rpartition(": ")
+    return bool(separator) and step.startswith("scaled") and what.startswith("whole model")
+
+
 def _proved(report: Report) -> float | None:
-    """Give the largest error of the whole-model checks that passed; None where none did."""
-    whole = [c for c in report.checks if c.name.startswith("whole model") and c.outcome == "passed"]
+    """Give the largest error of the whole-model checks that passed, of scalings too; None where the rules' own did not.
+
+    Both steps together may be off by the sum, which is as large for all that one digit says.
+    """
+    named = [c for c in report.checks if c.outcome == "passed"]
+    if not any(c.name.startswith("whole model") for c in named):
+        return None
+    whole = [c for c in named if c.name.startswith("whole model") or is_scaling(c)]
     return max((c.value for c in whole if c.value is not None), default=None)
 
 

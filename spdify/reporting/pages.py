@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from spdify.records import BundleRecord, Report
 
+CHANGED = "Its weights have changed since then: it no longer computes what the original does."
 WORDS = {
     "passed": {"sign": "✓", "style": "good"},
     "failed": {"sign": "✗", "style": "bad"},
@@ -60,17 +61,20 @@ def report_page(report: Report, record: BundleRecord | None = None) -> str:
     sides = sides_of(report)
     ids = {decision.site.name: f"site-{i}" for i, decision in enumerate(report.decisions)}
     kernels = kernel_rows(report, ids)
+    since = _since(record)
+    changed = CHANGED if since is not None else ""
     context: dict[str, Any] = {
-        "title": f"{report.model}: {headline(report)}",
+        "title": f"{report.model}: {headline(report)}{' ' if changed else ''}{changed}",
         "report": report,
         "sides": sides,
         "related": is_related(report),
-        "answer": f"{report.model}: {headline(report)}",
+        "answer": f"{report.model}: {headline(report)}{' ' if changed else ''}{changed}",
         "inputs": inputs_text(inputs) if inputs is not None else "",
         "tiles": _tiles(report),
         "words": WORDS,
-        "proof": proof_of(report, record, ids),
-        "since": _since(record),
+        "proof": proof_of(report, record, ids, since=changed),
+        "since": since,
+        "since_words": f"The proofs above are of the conversion. {changed}",
         "network": network_rows(report, pairs, stages, ids),
         "marks": bool(report.decisions),
         "depth": Markup(depth_chart(report.model, depth_of(report, pairs, stages), sides)) if pairs else "",  # noqa: S704
@@ -136,18 +140,19 @@ def _tiles(report: Report) -> list[dict[str, str]]:
 
 
 def _since(record: BundleRecord | None) -> Table | None:
-    """List trainings and calibrations."""
-    if record is None or not (record.trainings or record.calibrations):
+    """List the trainings and calibrations that came after the conversion that is reported."""
+    if record is None:
         return None
+    converted = max((i for i, plan in enumerate(record.plans) if plan.decisions), default=-1)
     rows = []
-    for training in record.trainings:
+    for training in (one for one in record.trainings if one.epoch and one.plans > converted):
         found = [(name, one) for name, one in (("validation", training.validation), ("test", training.test)) if one]
         words = ", ".join(f"{name} top-1 {one.top1:.2%}, loss {one.loss:.4f}" for name, one in found)
         rows.append((f"training, recipe {training.recipe.name}", training.data.name, f"epoch {training.epoch}", words))
-    for made in record.calibrations:
+    for made in (one for one in record.calibrations if one.plans is None or one.plans > converted):
         words = f"error against the original {made.before:.2g} before, {made.after:.2g} after"
         rows.append(("calibration", made.data, f"{made.images:,} images", words))
-    return Table("What became of it since", ("what", "data", "how much", "came to"), rows)
+    return Table("What became of it since", ("what", "data", "how much", "came to"), rows) if rows else None
 
 
 def _further(report: Report) -> list[Section]:
@@ -180,8 +185,10 @@ def _facts(report: Report, record: BundleRecord | None) -> list[tuple[str, str]]
     origin = report.origin
     if origin is not None:
         names = sides_of(report) if len(origin.sources) > 1 else ("source", "")
-        for name, source, inputs in zip(names, origin.sources, origin.inputs, strict=False):
-            facts.append((name, f"{source.spec}, weights: {source.weights}, inputs {inputs_text(inputs)}"))
+        later = origin.later or ("",) * len(origin.sources)
+        for name, source, inputs, words in zip(names, origin.sources, origin.inputs, later, strict=False):
+            then = f"; then {words}" if words else ""
+            facts.append((name, f"{source.spec}, weights: {source.weights}{then}; inputs {inputs_text(inputs)}"))
         facts.append(("seed", str(origin.seed)))
     versions = origin.versions if origin is not None else record.versions if record is not None else {}
     if versions:

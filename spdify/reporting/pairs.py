@@ -224,10 +224,10 @@ def _size(part: Part | None, inputs: Inputs | None, tokens: Collection[int]) -> 
 
 def _channels_are_last(shape: Shape, given: Shape) -> bool:
     """Guess the order of axes from the proportions of the input: maps keep them."""
-    wide = given[-2] / given[-1] if len(given) == MAPS else 1.0
     _, a, b, c = shape
-    if not all((a, b, c)):
+    if not all((a, b, c, *given)):
         return False
+    wide = given[-2] / given[-1] if len(given) == MAPS else 1.0
 
     def off(height: int, width: int) -> float:
         return abs(math.log(height / width / wide))

@@ -18,9 +18,10 @@ from spdify.graph.tracer import BLOCKS_PACKAGE
 from spdify.records import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from spdify.graph.census import Census
+    from spdify.graph.owners import ModuleCall
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LONG = 8  # layers in a row from which they are shown one by one
@@ -42,26 +43,35 @@ def parts_of(model: nn.Module, census: Census, opened: Collection[str] | None = 
     found = list(_unopened(model, opened))
     order = _order(census)
     found.sort(key=lambda item: order.get(item[0], END))
+    places = {path for path, _ in found}
+    macs, moved = (_by_part(sums, places) for sums in (census.macs, census.activation_bytes))
+    inside: dict[str, list[ModuleCall]] = defaultdict(list)
+    for path, call in census.calls.items():
+        inside[_part_around(path, places)].append(call)
     seen: set[int] = set()
     parts = []
     for path, module in found:
         if path not in order and next(module.parameters(), None) is None:
             continue  # not run, and nothing is lost with it
-        inside = [call for where, call in census.calls.items() if where == path or where.startswith(f"{path}.")]
+        calls = inside[path]
         parts.append(
             Part(
                 path=path,
                 type_name=type(module).__name__,
                 stage=_stage(path, opened, model),
                 # A module whose forward is called past its hooks is seen by what it calls.
-                input=inside[0].input if inside else None,
-                output=(census.calls.get(path) or inside[-1]).output if inside else None,
+                input=calls[0].input if calls else None,
+                output=(census.calls.get(path) or calls[-1]).output if calls else None,
                 params=_new_params(module, seen),
-                macs=_within(census.macs, path),
-                activation_bytes=_within(census.activation_bytes, path),
+                macs=macs[path],
+                activation_bytes=moved[path],
             )
         )
-    return (*parts, _between(model, census, parts, seen))
+    between = Part(
+        path="", type_name=type(model).__name__, params=_new_params(model, seen), macs=macs[""],
+        activation_bytes=moved[""],
+    )  # fmt: skip
+    return (*parts, between)
 
 
 def opened_paths(model: nn.Module, census: Census) -> frozenset[str]:
@@ -169,20 +179,16 @@ def _new_params(module: nn.Module, seen: set[int]) -> int:
     return sum(mine.values())
 
 
-def _within(by_owner: dict[str, int], path: str) -> int:
-    return sum(n for owner, n in by_owner.items() if owner == path or owner.startswith(f"{path}."))
+def _part_around(path: str, places: Collection[str]) -> str:
+    """Give the part that a module lies in; of what is opened, nothing."""
+    while path and path not in places:
+        path = path.rpartition(".")[0]
+    return path
 
 
-def _between(model: nn.Module, census: Census, parts: list[Part], seen: set[int]) -> Part:
-    """Give what the network and its opened modules hold and compute themselves."""
+def _by_part(by_owner: Mapping[str, int], places: Collection[str]) -> dict[str, int]:
+    """Add up a cost by part; what opened modules compute themselves is under an empty path."""
     sums: dict[str, int] = defaultdict(int)
-    for part in parts:
-        sums["macs"] += part.macs
-        sums["bytes"] += part.activation_bytes
-    return Part(
-        path="",
-        type_name=type(model).__name__,
-        params=_new_params(model, seen),
-        macs=census.total_macs - sums["macs"],
-        activation_bytes=sum(census.activation_bytes.values()) - sums["bytes"],
-    )
+    for owner, number in by_owner.items():
+        sums[_part_around(owner, places)] += number
+    return sums

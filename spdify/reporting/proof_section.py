@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,15 @@ from spdify.reporting.markdown import check_figures, meaning
 from spdify.reporting.network_pictures import error_meter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from spdify.records import BundleRecord, Check, Report
 
 LEAST_IS_GOOD = ("live sites",)  # checks whose limit is the least
 FEW = 12  # single sites or modules that are shown when the page opens
 FOLDED = {
-    "site": "Each site on its own: {} in float64, outputs and gradients, with random weights and sizes that the stride "
-    "does not divide",
-    "carried": "Each module that more channels reach, on its own: {} in float64, before and after",
+    "site": "Each site on its own, in float64: outputs and gradients, with random weights and odd sizes",
+    "carried": "Each module that more channels reach, on its own, in float64",
 }
 
 
@@ -46,13 +46,14 @@ class Proof:
     open: Sequence[str]
 
 
-def proof_of(report: Report, record: BundleRecord | None, ids: Mapping[str, str]) -> Proof:
+def proof_of(report: Report, record: BundleRecord | None, ids: Mapping[str, str], *, since: str = "") -> Proof:
     """Put the checks in order.
 
     Args:
         report: The report.
         record: Of its bundle.
         ids: On the page, of the sites by name.
+        since: What has changed the weights since, in words.
     """
     whole: list[dict[str, Any]] = []
     single: dict[str, list[dict[str, Any]]] = {kind: [] for kind in FOLDED}
@@ -66,11 +67,16 @@ def proof_of(report: Report, record: BundleRecord | None, ids: Mapping[str, str]
         else:
             whole.append(row)
     folds = [
-        Fold(f"{kind}-errors", FOLDED[kind].format(len(rows)), rows, len(rows) <= FEW)
+        Fold(f"{kind}-errors", f"{FOLDED[kind]} ({_tally(row['outcome'] for row in rows)})", rows, len(rows) <= FEW)
         for kind, rows in single.items()
         if rows
     ]
-    return Proof(_proved(report), whole, folds, _not_proved(report, record))
+    return Proof(_proved(report), whole, folds, _not_proved(report, record, since))
+
+
+def _tally(outcomes: Iterable[str]) -> str:
+    """Count outcomes: 2 passed, 1 measured."""
+    return ", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes).items())
 
 
 def _row(index: int, check: Check) -> dict[str, Any]:
@@ -91,20 +97,34 @@ def _meter(check: Check) -> str:
 def _proved(report: Report) -> list[str]:
     if not report.checks:
         return ["Nothing: what stands here is claimed by the rewrites and was not run. spdify convert proves it."]
+    sites = [check.outcome for check in report.checks if check.name.startswith("site ")]
+    count = sum(outcome == "passed" for outcome in sites)
     alone = "Every site was proved on its own, in float64."
+    if count < len(sites):
+        alone = f"{count} of {len(sites)} sites were proved, each on its own, in float64."
     passed = {check.name for check in report.checks if check.outcome == "passed"}
     modes = [mode for mode in ("eval", "train") if f"whole model, {mode}" in passed]
     if not modes:
         return [f"{alone} The network as a whole was not compared in float64."]
     drawn = "with every norm, gain and zero-initialised parameter drawn at random"
     how = f"in {' and in '.join(modes)} mode, {drawn}"
-    return [f"{alone} The network as a whole was run in float64 before and after, {how}."]
+    lines = [f"{alone} The network as a whole was run in float64 before and after, {how}."]
+    if any(d.claim is not None and d.claim.value != "exact" for d in report.decisions if d.action == "applied"):
+        lines.append("Sites that are not exact were put into both networks for that, so that the rest is proved.")
+    if report.scaling:
+        lines.append("Before and after the rules, that is: the scaling came first, and has checks of its own below.")
+    return lines
 
 
-def _not_proved(report: Report, record: BundleRecord | None) -> list[str]:
-    """Say what nobody should take for proved: first what was checked and did not pass."""
+def _not_proved(report: Report, record: BundleRecord | None, since: str) -> list[str]:
+    """Say what nobody should take for proved: first what came later, and what was checked and did not pass."""
     bad = [check for check in report.checks if check.outcome in {"failed", "not run"}]
-    words = []
+    words = [since] if since else []
+    words += [
+        f"{check.name}: {check_figures(check)[0]}, measured and not asserted. {check.detail}".strip()
+        for check in report.checks
+        if check.outcome == "measured"
+    ]
     for (outcome, detail), alike in groupby(bad, key=lambda check: (check.outcome, check.detail)):
         names = "; ".join(check.name for check in alike)
         words.append(f"{names}: {outcome}. {detail}".strip())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from spdify.errors import printable
 from spdify.reporting.pictures import PAINTED, THEME
 
 if TYPE_CHECKING:
@@ -48,11 +49,16 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     )
 
 
+def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever a template puts out
+    """Have no text of somebody else's hold control characters."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
+
+
 @cache
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("spdify.reporting"), autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
 
 

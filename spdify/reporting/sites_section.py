@@ -96,7 +96,18 @@ def kernel_rows(report: Report, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     return shown
 
 
+def _window_words(kernel: Kernel) -> str:
+    """Say how a window without weights lies in the phases."""
+    (after,) = kernel.after
+    inside = sum(origin >= 0 for origin in after.origins)
+    rest = len(after.origins) - inside
+    words = f"A window without weights: its {inside} positions as they lie in the phases"
+    return f"{words}; the other {rest} places are outside of it." if rest else f"{words}."
+
+
 def _kernel_words(kernel: Kernel) -> str:
+    if not kernel.before.tensor:
+        return _window_words(kernel)
     taps = len(kernel.before.origins)
     each = f"each of the {taps} taps" if taps > 1 else "the one tap"
     words = []

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from spdify.blocks.phases import split_axis
 from spdify.engine import make_rewrite
-from spdify.records import Kernel, Taps
+from spdify.records import Kernel, Taps, repeated
 from spdify.sources.random_state import seeded
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def kernels_of(model: nn.Module, converted: nn.Module, plan: Plan) -> tuple[Kern
         converted: Its conversion.
         plan: What was done.
     """
-    found = (_kernel(model, converted, decision) for decision in plan.applied)
+    with torch.device("cpu"):
+        found = [_kernel(model, converted, decision) for decision in plan.applied]
     return tuple(kernel for kernel in found if kernel is not None)
 
 
@@ -127,7 +128,9 @@ def _magnitudes(weight: Tensor, phases: int) -> tuple[float, ...]:
     if weight.is_meta:
         return ()
     split = weight.detach().reshape(weight.shape[0], -1, phases, *weight.shape[2:])
-    sizes = torch.linalg.vector_norm(split, dim=(0, 1), dtype=torch.float32) / math.sqrt(math.prod(split.shape[:2]))
+    sizes = torch.linalg.vector_norm(split, dim=(0, 1), dtype=torch.float64) / math.sqrt(math.prod(split.shape[:2]))
+    if not sizes.isfinite().all():
+        return ()
     return tuple(float(f"{value:.{DIGITS}g}") for value in sizes.flatten().cpu().tolist())
 
 
@@ -176,11 +179,7 @@ class ReadPositions:
         site = small_site(decision.site)
         rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
         dims = site.geometry.dims
-        if site.operator == "slice":
-            sizes = {tuple(call.input[axis] for axis in site.axes) for call in site.calls}
-        else:
-            sizes = {call.input[-dims:] for call in site.calls}
-        return min(self._of(rewrite, decision, site, size) for size in sorted(sizes))
+        return min(self._of(rewrite, decision, site, call.input[-dims:]) for call in site.calls)
 
     def _of(self, rewrite: Rewrite[Any], decision: Decision, site: Site, size: Shape) -> float:
         what = f"{decision.rewrite} {decision.params} {site.geometry!r} {site.constants} {size}"
@@ -191,8 +190,34 @@ class ReadPositions:
 
 
 def _share_read(rewrite: Rewrite[Any], site: Site, size: Shape) -> float:
-    """Run a block with random weights on random inputs, and count the positions that have a gradient."""
-    with seeded(0), torch.device("cpu"):
+    """Give the share of an input's positions that have a gradient, from what small inputs show.
+
+    What a window reads is a product of what it reads along each axis, and repeats in the middle.
+    """
+    known: dict[Shape, tuple[int, ...]] = {}
+
+    def read(sizes: Shape) -> tuple[int, ...]:
+        if sizes not in known:
+            known[sizes] = _positions_with_gradient(rewrite, site, sizes)
+        return known[sizes]
+
+    cycles = [site.geometry.cycle(axis, site.starts[axis] if site.starts else 0) for axis in range(len(size))]
+    short = tuple(
+        n if n <= least + step else least + (n - least) % step for n, (least, step) in zip(size, cycles, strict=True)
+    )
+    share = 1.0
+    for axis, (n, cycle) in enumerate(zip(size, cycles, strict=True)):
+
+        def count(m: int, axis: int = axis) -> int:
+            return read((*short[:axis], m, *short[axis + 1 :]))[axis]
+
+        share *= repeated(count, n, cycle) / n if n else 1.0
+    return share
+
+
+def _positions_with_gradient(rewrite: Rewrite[Any], site: Site, size: Shape) -> tuple[int, ...]:
+    """Run a block with random weights on random inputs, and count the positions with a gradient along each axis."""
+    with seeded(0), torch.device("cpu"), torch.inference_mode(mode=False), torch.enable_grad():
         block = rewrite.build(site)
         state = {name: torch.randn_like(tensor) for name, tensor in block.state_dict().items()}
         trials = TRIALS if site.operator == "max_pool" else 1
@@ -200,5 +225,4 @@ def _share_read(rewrite: Rewrite[Any], site: Site, size: Shape) -> float:
         output = functional_call(block, state, (first.requires_grad_(), *others))
         (gradient,) = torch.autograd.grad(output, first, torch.randn_like(output))
     axes = site.axes if site.operator == "slice" else tuple(range(2, first.dim()))
-    others_too = tuple(axis for axis in range(first.dim()) if axis not in axes)
-    return float((gradient != 0).float().amax(dim=others_too).mean(dtype=torch.float64))
+    return tuple(int((gradient != 0).movedim(axis, 0).flatten(1).any(1).sum()) for axis in axes)
