@@ -55,11 +55,11 @@ def test_all_of_it_is_there(bundle: Bundle, visit: Callable[..., Visit]) -> None
     assert plain.locator("tr").count() == raw.rows > 20
 
 
-def test_the_filter_is_hidden_and_heads_are_no_buttons(bundle: Bundle, visit: Callable[..., Visit]) -> None:
-    page = visit(bundle.page, java_script_enabled=False).page
+def test_the_filter_is_hidden_and_heads_are_no_buttons(small: Bundle, visit: Callable[..., Visit]) -> None:
+    page = visit(small.page, java_script_enabled=False).page
     assert not page.locator("form.filter").is_visible()
     assert page.locator("main button").count() == 0
-    assert visit(bundle.page).page.locator("form.filter").is_visible()
+    assert visit(small.page).page.locator("form.filter").is_visible()
 
 
 @pytest.mark.parametrize("width", [1200, 400])
