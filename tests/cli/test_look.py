@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from html import unescape
@@ -147,3 +148,19 @@ def test_two_bundles_site_by_site(spdify: Spdify, bundle: Path) -> None:
     args = ("report", "net.py:build", "odd", "--code", "net.py:build", *SIZE)
     original = Report.model_validate_json(spdify(*args, "--json").stdout)
     assert original.compared[0].first == "as it is"
+
+
+@pytest.mark.parametrize(("width", "wide"), [(80, False), (120, True)])
+def test_a_report_fits_the_terminal(
+    spdify: Spdify, bundle: Path, monkeypatch: pytest.MonkeyPatch, width: int, wide: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich knows
+    shown = spdify("report", bundle).stdout
+    assert "\x1b[1m" in shown
+    assert not re.search(r"\x1b\[[0-9;]*[349][0-7]", shown)  # bold, but no colour
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(map(len, text.splitlines())) <= width
+    assert ("reads" in text) == wide
+    assert ("3×16×16 → " in text) == wide
