@@ -167,3 +167,22 @@ def test_only_the_page_s_own_script_may_run(conversion: Conversion) -> None:
     assert policy is not None
     assert "default-src 'none'" in policy[1]
     assert "unsafe-inline'; script-src 'sha256-" in policy[1]
+
+
+def test_a_block_tells_of_all_sites_in_it_changed_or_not() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.short = nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 1, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.main(x) + self.short(x)
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Block(), nn.Flatten(), nn.Linear(128, 4))
+    made = spdify.convert(net, example_input=torch.randn(1, 3, 16, 16), rules="spd-released", proof="site")
+    page = report_page(made.report)
+    row = page[page.index('<span class="path">1</span>') :].partition("</tr>")[0]
+    assert "◆ changed" in row
+    assert "○ kept" in row
+    assert [name for name in ("1.main", "1.short") if f">{name}</a>" in row] == ["1.main", "1.short"]
+    assert "○ 1 with a site that stays" in page
