@@ -25,8 +25,8 @@ Quantity: TypeAlias = Literal["macs", "params", "latency"]
 
 #: Entries along one axis of any tensor: the widest layers there are have some hundred thousand.
 MAX_ENTRIES = 2**24
-#: What a window and its padding may reach over, four times.
-MAX_WINDOW = 2**18
+#: Taps along an axis times windows over four times what they reach over: what `Geometry.positions_read` goes through.
+MAX_WINDOW = 2**30
 #: Places of a kernel that is recorded tap by tap.
 MAX_TAPS = 2**16
 
@@ -65,8 +65,8 @@ class Geometry(Record):
         if len(lengths) != 1 or not lengths <= {1, 2, 3} or min(*self.stride, *self.kernel, *self.dilation) < 1:
             msg = "a window has 1 to 3 axes, and at least one tap, stride and distance along each"
             raise ValueError(msg)
-        if any(self.cycle(axis)[0] > MAX_WINDOW for axis in range(self.dims)):
-            msg = "a window reaches over some thousand positions at most, with its padding"
+        if any(taps * self.cycle(axis)[0] // self.stride[axis] > MAX_WINDOW for axis, taps in enumerate(self.kernel)):
+            msg = "a window has too many taps over too many positions"
             raise ValueError(msg)
         return self
 
@@ -175,11 +175,17 @@ def repeated(count: Callable[[int], int], size: int, cycle: tuple[int, int]) -> 
         size: Of the axis.
         cycle: A size that holds both ends, and the period.
     """
-    least, period = cycle
-    if size <= least + period:
+    _, period = cycle
+    short = shortened(size, cycle)
+    if short == size:
         return count(size)
-    short = least + (size - least) % period
     return count(short) + (size - short) // period * (count(short + period) - count(short))
+
+
+def shortened(size: int, cycle: tuple[int, int]) -> int:
+    """Give a smaller size with the same ends and the same remainder; small ones as they are."""
+    least, period = cycle
+    return size if size <= least + period else least + (size - least) % period
 
 
 class Call(Record):

@@ -161,6 +161,12 @@ def test_positions_read_are_those_with_a_gradient(mode: str, window: tuple[int, 
     assert geometry.positions_read((size,)) == pytest.approx((gradient != 0).double().mean().item())
 
 
+def test_a_pool_over_a_long_signal_is_a_window() -> None:
+    geometry = window(160_000, 160_000, 0)
+    assert geometry.positions_read((480_000,)) == 1
+    assert geometry.positions_read((480_001,)) == pytest.approx(480_000 / 480_001)
+
+
 @pytest.mark.parametrize(("size", "start", "share"), [(5, 1, 0.4), (5, 0, 0.6), (6, 1, 0.5), (1001, 1, 500 / 1001)])
 def test_a_slice_reads_from_its_start(size: int, start: int, share: float) -> None:
     geometry = Geometry(in_channels=1, out_channels=1, kernel=(1,), stride=(2,), padding=(0,), dilation=(1,))

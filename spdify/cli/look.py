@@ -114,7 +114,7 @@ def report(
         text = ""
         if html:
             record = read_record(Path(model)) if other is None and is_bundle(model) else None
-            text = printable(report_page(made, record))
+            text = report_page(made, record)
         elif markdown or (output is not None and not as_json):
             text = printable(report_markdown(made))
     if output is not None:

@@ -155,12 +155,11 @@ def kernel_picture(kernel: Kernel, label: str) -> str:
     lettered = next((taps for taps in kernel.after if math.prod(taps.scale) > 1), None)
     letters = _phase_of_taps(kernel.before, lettered) if lettered else {}
     most = max((*kernel.before.sizes, *(s for taps in kernel.after for s in taps.sizes)), default=0.0)
-    shapes, height = _grid(kernel.before, 0, 28, size, most, letters=letters), 0.0
+    shapes = _grid(kernel.before, 0, 28, size, most, letters=letters)
     rows, columns = _rows(kernel.before.kernel)
     shapes.insert(0, f"<text class='l' x='0' y='14'>before {escape(_size_words(kernel.before))}</text>")
-    height = max(height, 28 + rows * size)
-    x: float = columns * size + 24
-    x = max(x, 8 * len(f"before {_size_words(kernel.before)}"))
+    height: float = 28 + rows * size
+    x: float = max(columns * size + 24, 8 * len(f"before {_size_words(kernel.before)}"))
     shapes.append(f"<text class='l' x='{x:.0f}' y='{28 + rows * size / 2 + 4:.0f}'>→</text>")
     x += 28
     for taps in kernel.after:

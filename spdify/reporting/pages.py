@@ -57,18 +57,20 @@ def report_page(report: Report, record: BundleRecord | None = None) -> str:
     """
     inputs, _ = both_inputs(report)
     pairs = pairs_of(report)
-    stages = stages_of(pairs, inputs, related=is_related(report))
+    related = is_related(report)
+    stages = stages_of(pairs, inputs, related=related)
     sides = sides_of(report)
     ids = {decision.site.name: f"site-{i}" for i, decision in enumerate(report.decisions)}
     kernels = kernel_rows(report, ids)
     since = _since(record)
     changed = CHANGED if since is not None else ""
+    answer = f"{report.model}: {headline(report)} {changed}".strip()
     context: dict[str, Any] = {
-        "title": f"{report.model}: {headline(report)}{' ' if changed else ''}{changed}",
+        "title": answer,
         "report": report,
         "sides": sides,
-        "related": is_related(report),
-        "answer": f"{report.model}: {headline(report)}{' ' if changed else ''}{changed}",
+        "related": related,
+        "answer": answer,
         "inputs": inputs_text(inputs) if inputs is not None else "",
         "tiles": _tiles(report),
         "words": WORDS,

@@ -83,8 +83,8 @@ def pairs_of(report: Report) -> tuple[Pair, ...]:
     Two networks that share no structure are put side by side by the resolution of their maps.
     """
     befores, afters = report.parts_before, report.parts_after
-    matcher = SequenceMatcher(None, [p.path for p in befores], [p.path for p in afters], autojunk=False)
     if is_related(report):
+        matcher = SequenceMatcher(None, [p.path for p in befores], [p.path for p in afters], autojunk=False)
         return _paired(report, matcher.get_opcodes())
     first, second = (_runs(parts, inputs) for parts, inputs in zip((befores, afters), both_inputs(report), strict=True))
     aligned = SequenceMatcher(None, [side for side, *_ in first], [side for side, *_ in second], autojunk=False)

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from spdify.blocks.phases import split_axis
 from spdify.engine import make_rewrite
-from spdify.records import Kernel, Taps, repeated
+from spdify.records import MAX_TAPS, Kernel, Taps, repeated, shortened
 from spdify.sources.random_state import seeded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from spdify.records import Decision, Plan, Shape, Site
+    from spdify.records import Decision, Geometry, Plan, Shape, Site
     from spdify.rewrites import Rewrite
 
 MOST_TAPS = 1024  # of a kernel that is recorded; a patch embedding of 16×16 has 256
@@ -37,8 +37,8 @@ DIGITS = 4  # of recorded magnitudes
 def kernels_of(model: nn.Module, converted: nn.Module, plan: Plan) -> tuple[Kernel, ...]:
     """Follow the weights of every applied site, as far as they can be followed.
 
-    Sites that start with weights of their own have no entry, nor have those over three axes, with weights per sample or
-    with more than 1,024 taps.
+    Sites that start with weights of their own have no entry, nor have those over three axes, with weights per sample,
+    with more than 1,024 taps, or with more places for them than a report holds.
 
     Args:
         model: The original.
@@ -53,7 +53,7 @@ def kernels_of(model: nn.Module, converted: nn.Module, plan: Plan) -> tuple[Kern
 def _kernel(model: nn.Module, converted: nn.Module, decision: Decision) -> Kernel | None:
     site = decision.site
     window = site.geometry
-    if window.dims > DRAWN_AXES or math.prod(window.kernel) > MOST_TAPS:
+    if window.dims > DRAWN_AXES or math.prod(window.kernel) > MOST_TAPS or _places(window) > MAX_TAPS:
         return None
     if decision.claim is None or decision.claim.value == "reinitialised":
         return None
@@ -78,6 +78,12 @@ def _kernel(model: nn.Module, converted: nn.Module, decision: Decision) -> Kerne
         sizes=_magnitudes(old, 1),
     )  # fmt: skip
     return Kernel(site=site.name, before=before, after=tuple(after))
+
+
+def _places(window: Geometry) -> int:
+    """Give a number that the places of no kernel after it exceed, also of a centred odd one."""
+    axes = zip(window.kernel, window.stride, window.dilation, strict=True)
+    return math.prod((2 * (d * (k - 1) // s) + 5) * s for k, s, d in axes)
 
 
 def small_site(site: Site) -> Site:
@@ -202,9 +208,7 @@ def _share_read(rewrite: Rewrite[Any], site: Site, size: Shape) -> float:
         return known[sizes]
 
     cycles = [site.geometry.cycle(axis, site.starts[axis] if site.starts else 0) for axis in range(len(size))]
-    short = tuple(
-        n if n <= least + step else least + (n - least) % step for n, (least, step) in zip(size, cycles, strict=True)
-    )
+    short = tuple(map(shortened, size, cycles))
     share = 1.0
     for axis, (n, cycle) in enumerate(zip(size, cycles, strict=True)):
 

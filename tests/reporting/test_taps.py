@@ -139,6 +139,11 @@ def test_a_shortcut_that_read_a_quarter_reads_all() -> None:
     assert conversion.report.sites[0].positions_read == 1
 
 
+@pytest.mark.parametrize("module", [nn.Conv2d(3, 4, 3, 150, 1), nn.AvgPool2d(40)])
+def test_windows_with_too_many_places_have_no_picture_and_do_no_harm(module: nn.Module) -> None:
+    assert converted(module, size=301).report.kernels == ()
+
+
 def test_equal_sites_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from spdify.reporting import taps
 
