@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[Annotated[int, Field(ge=0, le=2**31)], ...]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63)]
 ParamValue: TypeAlias = str | int | float | bool
-Operator: TypeAlias = Literal["conv", "max_pool", "avg_pool", "blur_pool", "slice"]
+Operator: TypeAlias = Literal[
+    "conv", "max_pool", "avg_pool", "blur_pool", "slice", "stage_end", "block_end", "input", "pyramid"
+]
+#: What a site is to the network: `downsampling` is the rule, and what all others are beside.
+Kind: TypeAlias = Literal["downsampling", "convolution", "stage_end", "block_end", "input", "pyramid"]
 Mode: TypeAlias = Literal["eval", "train"]
 Quantity: TypeAlias = Literal["macs", "params", "latency"]
 
@@ -223,6 +227,11 @@ class Site(Record):
         axes: Of a slice, the axes that are stepped over.
         starts: Of a slice, the first position along each of these.
         rank: Of a slice, the number of axes of its tensor.
+        stage: Stage of the network that its output belongs to, from 0; None where it belongs to none (a stem).
+        stages: Number of the network's stages.
+
+    Where `inserted`, nothing is replaced: a block is put behind the module at `path` (before the model, for an input),
+    and `operation` names it there (`end:0`). The window is that of a copy, 1×1; a pyramid has a call for each level.
     """
 
     path: str
@@ -243,6 +252,25 @@ class Site(Record):
     axes: Shape = ()
     starts: Shape = ()
     rank: int = 0
+    stage: int | None = None
+    stages: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """What it is to the network; a convolution of stride 1 is a `convolution`."""
+        if self.operator in {"stage_end", "block_end", "input", "pyramid"}:
+            return self.operator
+        return "downsampling" if any(step > 1 for step in self.geometry.stride) else "convolution"
+
+    @property
+    def inserted(self) -> bool:
+        """Whether a block comes beside what is there, and takes the place of nothing."""
+        return self.kind not in {"downsampling", "convolution"}
+
+    @property
+    def functional(self) -> bool:
+        """Whether it is a functional call, whose block takes the place of an expression."""
+        return bool(self.operation) and not self.inserted
 
     @property
     def block_paths(self) -> tuple[str, ...]:
@@ -263,6 +291,8 @@ class Site(Record):
     @property
     def window(self) -> str:
         """Short form of what it computes, for example `conv2d 3x3 s2 p1`."""
+        if self.inserted:
+            return self.operator.replace("_", " ")
         only = "" if "eval" in self.modes else " (train only)"
         return f"{self.operator}{self.geometry.dims}d {self.geometry}{only}"
 

@@ -189,7 +189,8 @@ def _render_decisions(console: Console, report: Report) -> None:
 
 def _reads(site: Site, cost: SiteCost | None) -> str:
     after = None if cost is None else cost.positions_read
-    return " → ".join(percent(share) for share in (site.positions_read, after) if share is not None)
+    before = site.positions_read if site.kind == "downsampling" else None
+    return " → ".join(percent(share) for share in (before, after) if share is not None)
 
 
 def _render_budget(console: Console, budget: Budget) -> None:

@@ -40,7 +40,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Returns:
         The converted model: the same class, in the same mode, dtype and device. What was frozen stays frozen: new
         parameters are where the site's weight was, or, for a pool, where all parameters of the innermost module
-        around it that has any were.
+        around it that has any were. A block that replaces nothing is trained.
 
     Raises:
         PlanError: The model is not the one that the plan was made for.
@@ -76,12 +76,14 @@ def _converted(model: nn.Module, plan: Plan, copy: Callable[[nn.Module], nn.Modu
     # Meta blocks have no weights to copy into: the mapped tensors become theirs.
     weights = map_weights(model.state_dict(keep_vars=False), plan)
     rebuild(converted, plan)
+    inserted = {path for d in plan.applied if d.site.inserted for path in d.site.block_paths}
     for path, *_ in block_places(plan).values():
         block = converted.get_submodule(path)
         own = {name.removeprefix(f"{path}."): t for name, t in weights.items() if name.startswith(f"{path}.")}
         # A tensor that the rewrite passed on as it was still belongs to the original.
         block.load_state_dict({name: t.detach().clone() for name, t in own.items()}, assign=True)
-        _freeze(block, model, path)
+        if path not in inserted:
+            _freeze(block, model, path)
     for head in plan.heads:
         own = {name: weights[f"{head.path}.{name}"] for name in converted.get_submodule(head.path).state_dict()}
         converted.get_submodule(head.path).load_state_dict(own, assign=True)
@@ -133,12 +135,16 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
             _set_module(model, path, block)
         if site.operation and paths:
             edits[site.path].append((site.operation, site.operator))
+        if site.functional and paths:
             _check_expression(model.get_submodule(site.path), site)
     for path, chosen in edits.items():
         edit_module(model.get_submodule(path), tuple(chosen))
     adjusted = adjust_modules(model, plan, places)
     guard_classifier(model, adjusted)
-    guard_folding(model, (*adjusted, *(path for paths in places.values() for path in paths)))
+    inserted = {d.site.block_path for d in plan.applied if d.site.inserted}
+    guard_folding(
+        model, (*adjusted, *(path for site, paths in places.items() if site not in inserted for path in paths))
+    )
     remember(model, plan)
 
 

@@ -32,8 +32,9 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
     if not starts:
         return decisions, activations
     replaced = {d.site.path: d.site for d in decisions if d.action == "applied" and not d.site.operation}
-    edited = {d.site.path for d in decisions if d.action == "applied" and d.site.operation}
-    found = propagate(survey.flows, survey.facts, starts, replaced, frozenset(edited))
+    edited = frozenset(d.site.path for d in decisions if d.action == "applied" and d.site.functional)
+    followed = frozenset(d.site.path for d in decisions if d.action == "applied" and d.site.inserted)
+    found = propagate(survey.flows, survey.facts, starts, replaced, edited, followed)
     return [_brought_back(d, found.stopped) for d in decisions], (*activations, *found.adjustments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from spdify.engine.binding import bind
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 def make_plan(
     survey: Survey, rulebook: Rulebook, *, fingerprint: str, inputs: Inputs, init: Literal["exact", "random"] = "exact"
 ) -> Plan:
-    """Decide on every site.
+    """Decide on every site of the kinds that the rulebook has rules for.
 
-    The first rule that matches a site decides; the names of later ones that match too are kept in the decision.
+    Of other kinds than downsampling, what is kept is left out. The first rule that matches a site decides; the names of
+    later ones that match too are kept in the decision.
 
     Args:
         survey: Sites of the model.
@@ -36,11 +38,17 @@ def make_plan(
         RulebookError: A rule names no rewrite, or gives it what it does not take.
     """
     rewrites = bind(rulebook)
-    total = len(survey.sites)
+    sites = [site for site in survey.sites if site.kind in rulebook.kinds]
+    totals = Counter(site.kind for site in sites)
+    seen: Counter[str] = Counter()
     decisions = []
-    for index, site in enumerate(survey.sites):
-        rule, others = first_match(rulebook, site, index=index, total=total)
-        decisions.append(_decide(site, rule, others, rewrites))
+    for site in sites:
+        rule, others = first_match(rulebook, site, index=seen[site.kind], total=totals[site.kind])
+        seen[site.kind] += 1
+        decision = _decide(site, rule, others, rewrites)
+        # Where nothing is put, or an ordinary convolution stays, there is nothing to tell.
+        if site.kind == "downsampling" or decision.action != "kept":
+            decisions.append(decision)
     decisions, adjustments = carry_channels(survey, decisions)
     if init == "random":
         decisions = [_reinitialised(d) for d in decisions]

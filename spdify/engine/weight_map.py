@@ -96,7 +96,12 @@ def site_weights(
         made = drawn_weights(lambda: rewrite.build(site), _seed(path))
     else:
         made = rewrite.weights(site, old)
-    return {name: tensor.to(old.get(name, like)) for name, tensor in made.items()}
+    return {name: _like(tensor, old.get(name, like)) for name, tensor in made.items()}
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Give a tensor where another is, and floating ones in its dtype: a norm counts batches in whole numbers."""
+    return tensor.to(other) if tensor.is_floating_point() else tensor.to(other.device)
 
 
 def _below(path: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

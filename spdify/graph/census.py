@@ -122,6 +122,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         out = func(*args, **kwargs)
         packet = func._overloadpacket  # noqa: SLF001 - as torch.utils.flop_counter does
         self._count(packet, args, kwargs, out)
+        if self._owners.in_opaque_block:
+            return out
         if packet is aten.convolution:
             self._note_conv(args, out)
         elif packet in POOLS:

@@ -1,8 +1,11 @@
-"""Classes with functional calls replaced.
+"""Classes with functional calls replaced, and with blocks behind or before what they compute.
 
-The edit is made on a subclass that bears the class's name: the method is compiled again from its own source with
-`F.max_pool2d(x, 3, 2)` turned into `self.<block>(x)`, all else as it was, in the globals and with the line numbers of
-the original.
+A block that comes behind a module (or before one) is a submodule of it, which a subclass with the class's name calls:
+names, methods and isinstance stay. A container does not show it among what it holds.
+
+The edit of a call is made on a subclass that bears the class's name: the method is compiled again from its own source
+with `F.max_pool2d(x, 3, 2)` turned into `self.<block>(x)`, all else as it was, in the globals and with the line numbers
+of the original.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from functools import lru_cache
+from collections import OrderedDict
+from functools import lru_cache, wraps
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +24,22 @@ from spdify.errors import PlanError
 from spdify.graph.calls import BASE, NoPlaceError, find_expression, is_stepped, self_name, source_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from torch import Tensor
 
+#: Operators of what is no call: blocks behind a module's output, and before its input.
+BEHIND = frozenset({"stage_end", "block_end", "pyramid"})
+BEFORE = frozenset({"input"})
 EDITS = "_spdify_edits"
 #: Arguments that stay in an edited call, in their order; the block knows the rest.
 KEPT_ARGUMENTS = {"conv": ("input", "weight", "bias"), "max_pool": ("input",), "avg_pool": ("input",)}
+
+
+def next_number(module: nn.Module, what: str) -> int:
+    """Give the number of the next block of a kind (`end`, `input`) that is put behind or before a module."""
+    numbers = (op.rpartition(":") for op, operator in getattr(type(module), EDITS, ()) if operator in BEHIND | BEFORE)
+    return max((int(number) + 1 for name, _, number in numbers if name.rpartition(":")[2] == what), default=0)
 
 
 def block_name(operation: str) -> str:
@@ -102,15 +117,92 @@ def _edited_class(base: type, edits: Edits) -> type:
     """Make the subclass; the same for all modules of a class with the same edits."""
     by_method: dict[str, dict[tuple[int, int], tuple[str, str]]] = {}
     for operation, operator in edits:
+        if operator in BEHIND | BEFORE:
+            continue
         node = find_expression(base, operation)
         place = (node.end_lineno or 0, node.end_col_offset or 0)
         by_method.setdefault(operation.split(":")[0], {})[place] = (block_name(operation), operator)
     names: dict[str, Any] = {method: _edited_method(base, method, chosen) for method, chosen in by_method.items()}
+    names |= _with_blocks(base, edits, names)
     names |= {
         "__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__,
         "__reduce_ex__": _reduce, BASE: base, EDITS: edits,
     }  # fmt: skip
     return type(base)(base.__name__, (base,), names)
+
+
+def _with_blocks(base: type, edits: Edits, methods: dict[str, Any]) -> dict[str, Any]:
+    """Give the methods that call blocks behind or before what a class computes, and hide them in a container."""
+    behind = [block_name(operation) for operation, operator in edits if operator in BEHIND]
+    names: dict[str, Any] = {}
+    if behind:
+        names["forward"] = _followed(methods.get("forward") or getattr(base, "forward"), behind)  # noqa: B009 - any class
+    for operation, operator in edits:
+        if operator in BEFORE:
+            method = operation.split(":")[0]
+            names[method] = _preceded(names.get(method, methods.get(method, getattr(base, method))), operation)
+    hidden = frozenset(block_name(operation) for operation, operator in edits if operator in BEHIND | BEFORE)
+    if hidden and issubclass(base, nn.Sequential):
+        names |= _quiet_sequence(base, hidden)
+    elif hidden and issubclass(base, nn.ModuleDict):
+        names |= _quiet_dictionary(hidden)
+    return names
+
+
+def _followed(method: Callable[..., Any], blocks: Sequence[str]) -> Callable[..., Any]:
+    """Give a method whose result goes through blocks."""
+
+    @wraps(method)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module has it
+        result = method(self, *args, **kwargs)
+        for name in blocks:
+            result = getattr(self, name)(result)
+        return result
+
+    return forward
+
+
+def _preceded(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
+    """Give a method whose first argument goes through a block before."""
+    name = block_name(operation)
+
+    @wraps(method)
+    def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module has it
+        return method(self, getattr(self, name)(x), *args, **kwargs)
+
+    return forward
+
+
+def _shown(self: nn.Module, hidden: frozenset[str]) -> OrderedDict[str, nn.Module]:
+    return OrderedDict((name, module) for name, module in self._modules.items() if name not in hidden)  # type: ignore[misc]
+
+
+def _quiet_sequence(base: type[nn.Sequential], hidden: frozenset[str]) -> dict[str, Any]:
+    """Give the methods of a sequence that does not show some of its modules."""
+
+    def iterate(self: nn.Sequential) -> Iterator[nn.Module]:
+        return iter(_shown(self, hidden).values())
+
+    def length(self: nn.Sequential) -> int:
+        return len(_shown(self, hidden))
+
+    def item(self: nn.Sequential, index: int | slice) -> nn.Module:
+        if isinstance(index, slice):
+            return base(OrderedDict(list(_shown(self, hidden).items())[index]))
+        return list(_shown(self, hidden).values())[index]
+
+    return {"__iter__": iterate, "__len__": length, "__getitem__": item}
+
+
+def _quiet_dictionary(hidden: frozenset[str]) -> dict[str, Any]:
+    """Give the methods of a dictionary of modules that does not show some of them."""
+    return {
+        "__iter__": lambda self: iter(_shown(self, hidden)),
+        "__len__": lambda self: len(_shown(self, hidden)),
+        "keys": lambda self: _shown(self, hidden).keys(),
+        "values": lambda self: _shown(self, hidden).values(),
+        "items": lambda self: _shown(self, hidden).items(),
+    }
 
 
 def _reduce(self: nn.Module, _protocol: object) -> tuple[Any, ...]:

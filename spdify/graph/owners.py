@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from spdify.graph.tracer import BLOCKS_PACKAGE
+from spdify.graph.tracer import BLOCKS_PACKAGE, OPAQUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class ModuleCall:
-    """Shapes of what goes into a module and of what comes out, at its first call; None where that is no tensor."""
+    """What goes into a module and what comes out, at its first call.
+
+    Attributes:
+        input: Shape of the largest tensor; None where there is none.
+        output: Likewise.
+        outputs: Shapes of all that comes out: the tensors of a list, tuple or dictionary in turn; one for a tensor.
+    """
 
     input: tuple[int, ...] | None
     output: tuple[int, ...] | None = None
+    outputs: tuple[tuple[int, ...], ...] = ()
 
 
 class OwnerStack:
@@ -58,7 +65,8 @@ class OwnerStack:
             self.failed_at = self.current[0]
         if len(self._stack) > 1 and self._stack[-1][1] is module:
             call = self.calls[self._stack.pop()[0]]
-            call.output = call.output or _largest(output)
+            if call.output is None:
+                call.output, call.outputs = _largest(output), _shapes(output)
 
     @property
     def current(self) -> tuple[str, nn.Module]:
@@ -70,10 +78,22 @@ class OwnerStack:
         """Whether one of spdify's own blocks is running."""
         return type(self.current[1]).__module__.startswith(BLOCKS_PACKAGE)
 
+    @property
+    def in_opaque_block(self) -> bool:
+        """Whether what runs is within a block that says that what it shrinks by is its own matter."""
+        return any(getattr(type(module), OPAQUE, False) for _, module in self._stack)
+
     def remove(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
+
+
+def _shapes(values: object) -> tuple[tuple[int, ...], ...]:
+    """Give the shapes of a tensor, or of those that a list, tuple or dictionary holds in turn."""
+    held = list(values.values()) if isinstance(values, dict) else values
+    items = held if isinstance(held, (list, tuple)) else (held,)
+    return tuple(tuple(item.shape) for item in items if isinstance(item, Tensor))
 
 
 def _largest(values: object) -> tuple[int, ...] | None:

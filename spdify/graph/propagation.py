@@ -40,12 +40,13 @@ class Propagation:
     stopped: dict[str, str] = field(default_factory=dict)
 
 
-def propagate(
+def propagate(  # noqa: PLR0913 - the flows, and what blocks are put where
     flows: Sequence[Flow],
     facts: ModuleFacts,
     starts: Mapping[str, Start],
     replaced: Mapping[str, Site],
     edited: frozenset[str] = frozenset(),
+    followed: frozenset[str] = frozenset(),
 ) -> Propagation:
     """Follow the channels that leave sites.
 
@@ -55,6 +56,7 @@ def propagate(
         starts: By path of a called module, the channels that are to leave it, or its block.
         replaced: By path, the sites of all called modules that blocks take the place of.
         edited: Paths of the modules in whose code blocks take the place of calls.
+        followed: Paths of the modules that a block comes behind.
     """
     going = dict(starts)
     stopped: dict[str, str] = {}
@@ -62,7 +64,7 @@ def propagate(
         try:
             reached = Reached()
             for flow in flows:
-                Walk(flow, going, reached, edited)
+                Walk(flow, going, reached, edited, followed)
             _require_seen(going, reached)
             return Propagation(_adjustments(reached, facts, replaced), stopped)
         except StoppedError as error:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, cast
 from spdify.errors import TraceError
 from spdify.graph.adapters import module_geometry
 from spdify.graph.census import Census, take_census
+from spdify.graph.insertions import Insertions
 from spdify.graph.obstacles import ModuleFacts
 from spdify.graph.operations import SITE, Operation, judge
 from spdify.graph.trace import Flow, Trace, trace_model
 from spdify.records import Call, Inputs, InputSpec, LeftAlone, Mode, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from torch import nn
 
-    from spdify.records import Operator
+    from spdify.graph.owners import ModuleCall
+    from spdify.records import Kind, Operator
 
 MODES: tuple[Mode, ...] = ("eval", "train")
 TRAIN_BATCH = 2  # batch norm cannot train on one value per channel
@@ -53,12 +55,16 @@ class Survey:
     eval_only: str = ""
 
 
-def survey(model: nn.Module, inputs: Inputs) -> Survey:
+DOWNSAMPLING: frozenset[Kind] = frozenset({"downsampling"})
+
+
+def survey(model: nn.Module, inputs: Inputs, kinds: Collection[Kind] = DOWNSAMPLING) -> Survey:
     """Find every site of a model, by trace and by census, in eval and in train mode.
 
     Args:
         model: Not changed.
         inputs: Shapes of its inputs.
+        kinds: Of sites to find, as a rulebook has rules for them; what downsamples is always found.
 
     Raises:
         TraceError: The model does not run in eval mode.
@@ -80,8 +86,11 @@ def survey(model: nn.Module, inputs: Inputs) -> Survey:
         seen[mode], disagreement = _compare(model, traces[mode], censuses[mode], mode)
         both += disagreement
     facts = ModuleFacts(model, set().union(*(trace.reads for trace in traces.values())))
-    elsewhere = _channels_at_another_size(model, inputs) if _has_pool(seen) else {}
-    sites = _sites(seen, facts, censuses["eval"], elsewhere)
+    others = frozenset(kinds) - DOWNSAMPLING
+    larger = _at_another_size(model, inputs) if _has_pool(seen) or others else None
+    insertions = Insertions(model, inputs, censuses["eval"], facts, _calls_of(larger))
+    sites = _sites(seen, facts, censuses["eval"], _channels_of(larger))
+    sites = (*map(insertions.staged, sites), *insertions.find(others))
     left = [op for op in seen["eval"] if judge(op) != SITE]
     unopened = {path: why for trace in reversed(traces.values()) for path, why in trace.unopened.items()}
     return Survey(
@@ -186,18 +195,26 @@ def _has_pool(seen: dict[Mode, list[Operation]]) -> bool:
     return any(op.operator != "conv" and judge(op) == SITE for ops in seen.values() for op in ops)
 
 
-def _channels_at_another_size(model: nn.Module, inputs: Inputs) -> dict[str, set[int]]:
+def _at_another_size(model: nn.Module, inputs: Inputs) -> Census | None:
+    """Take a census on larger inputs; None where the network takes no other size."""
+    try:
+        return take_census(model, _enlarged(inputs), mode="eval")
+    except TraceError:
+        return None
+
+
+def _calls_of(census: Census | None) -> dict[str, ModuleCall]:
+    return {} if census is None else census.calls
+
+
+def _channels_of(census: Census | None) -> dict[str, set[int]]:
     """Give the channels that reach each pool or slice when the inputs are larger.
 
     A pool over a transposed tensor takes a spatial axis for its channels; a block with as many channels would hold the
-    network to one input size. Empty where the network takes no other size.
+    network to one input size.
     """
     found: dict[str, set[int]] = defaultdict(set)
-    try:
-        census = take_census(model, _enlarged(inputs), mode="eval")
-    except TraceError:
-        return {}
-    for op in census.operations:
+    for op in census.operations if census is not None else ():
         if op.called or op.place is not None:
             found[op.name].add(op.geometry.in_channels)
     return found

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BLOCKS_PACKAGE = "spdify.blocks"
 
+#: Class attribute of blocks whose strided operators are no sites: they are what the block is.
+OPAQUE = "OPAQUE"
 #: Norms are looked at whole: what their own code does to channels is known by their class (`spdify.graph.carriers`).
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - torch gives no public name
 #: Modules of torchvision.ops that are nothing but layers one after the other: entered, like anybody's.

@@ -89,14 +89,22 @@ class Walk:
     """Walks one flow; the result is in `reached`."""
 
     def __init__(
-        self, flow: Flow, starts: Mapping[str, Start], reached: Reached, edited: frozenset[str] = frozenset()
+        self,
+        flow: Flow,
+        starts: Mapping[str, Start],
+        reached: Reached,
+        edited: frozenset[str] = frozenset(),
+        followed: frozenset[str] = frozenset(),
     ) -> None:
-        """Take the flow and, by path, where changes begin; `edited` are the owners of calls that become blocks.
+        """Take the flow and, by path, where changes begin.
+
+        `edited` are the owners of calls that become blocks, `followed` the modules that a block comes behind.
 
         Raises:
             StoppedError: A change cannot go on.
         """
         self._flow, self._starts, self.reached, self._edited = flow, starts, reached, edited
+        self._followed = followed
         self._carried: dict[fx.Node, Carried] = {}
         self._touched: set[fx.Node] = set()
         self._sizes: dict[fx.Node, fx.Node] = {}
@@ -110,6 +118,8 @@ class Walk:
 
     def _visit(self, node: fx.Node) -> None:
         taken = [self._carried[arg] for arg in node.all_input_nodes if arg in self._carried]
+        if self._followed:
+            self._require_unfollowed(node)
         if node.op == "call_module":
             self._visit_module(node, taken)
         elif sizes := [self._sizes[arg] for arg in node.all_input_nodes if arg in self._sizes]:
@@ -199,6 +209,19 @@ class Walk:
             self._stop(f"{self._describe(node)} takes a second tensor", taken)
         elif (out := self._through_function(node, first)) is not None:
             self._carried[node] = out
+
+    def _require_unfollowed(self, node: fx.Node) -> None:
+        """Stop where changed channels leave a module that a block comes behind: it has a number of channels."""
+        around = self._around(node)
+        for arg in node.all_input_nodes:
+            if arg in self._carried and (left := (self._around(arg) - around) & self._followed):
+                self._stop(f"a block comes behind {min(left)}, and is not adjusted", [self._carried[arg]])
+
+    def _around(self, node: fx.Node) -> set[str]:
+        """Give the paths of all modules that a node is in, the module itself where one is called."""
+        stack = node.meta.get("nn_module_stack", {}).values()
+        names = {self._flow.full_path(name) for name, _ in stack}
+        return names | ({self._flow.full_path(str(node.target))} if node.op == "call_module" else set())
 
     def _require_unedited(self, node: fx.Node, taken: list[Carried]) -> None:
         """Stop before a functional call that becomes a block, which has a number of channels and is not adjusted."""

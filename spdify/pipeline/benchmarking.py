@@ -229,7 +229,7 @@ class _Makers:
     def _convert(self, model: nn.Module) -> nn.Module:
         rulebook = with_overrides(load_rules(self.settings.rules), self.settings.overrides)
         inputs = self.opened.inputs
-        plan = plan_model(model, survey(model, inputs), rulebook, inputs=inputs)
+        plan = plan_model(model, survey(model, inputs, rulebook.kinds), rulebook, inputs=inputs)
         if not plan.applied:
             raise NothingToConvertError(f"nothing to convert in {self.opened.source.name} with {plan.rulebook}")
         return apply(model, plan)

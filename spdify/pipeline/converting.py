@@ -13,23 +13,25 @@ from spdify.engine import apply, apply_lazily
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
+from spdify.graph.parts import parts_of
 from spdify.pipeline.conversion import Conversion, origin_of
 from spdify.pipeline.opening import open_model
 from spdify.pipeline.planning import budget_checks, plan_opened
 from spdify.pipeline.scaling import Scaled, scale
-from spdify.reporting import make_report, measure, parts_of
+from spdify.reporting import make_report, measure
+from spdify.rulebook import load_rules
 from spdify.sources import example_inputs
 from spdify.verification import PROOF_LEVELS, choose_level, failed, prove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     import torch
     from torch import Tensor, nn
 
     from spdify.pipeline.opening import Opened
-    from spdify.records import Check, Part, Plan
+    from spdify.records import Check, Kind, Part, Plan
     from spdify.sources import BuildArguments
     from spdify.sources.example import Example
 
@@ -156,12 +158,13 @@ def convert_opened(
         _require_proof(opened, scaled.checks)
         opened = scaled.opened
     progress("finding the sites")
-    before = survey(opened.model, opened.inputs)
+    kinds = load_rules(settings.rules).kinds
+    before = survey(opened.model, opened.inputs, kinds)
     start: Literal["exact", "random"] = "random" if settings.init == "random" else "exact"
     plan = plan_opened(
         opened, before, settings.rules, settings.overrides, settings.budget, init=start, progress=progress
     )
-    _require_work(opened, plan, strict=settings.strict)
+    _require_work(opened, plan, kinds, strict=settings.strict)
     progress(f"rewriting {len(plan.applied)} sites")
     level = choose_level(settings.proof, measure(opened.model, before.census))
     # Where float64 copies would not fit, one more of float32 may not either.
@@ -214,7 +217,14 @@ def _in_dtypes_of(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tenso
     return {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
 
 
-def _require_work(opened: Opened, plan: Plan, *, strict: bool) -> None:
+def _nothing_found(kinds: Collection[Kind]) -> str:
+    """Say what a model lacks for a rulebook to have something to do."""
+    if "downsampling" in kinds:
+        return "it has no strided site"
+    return f"no {' and no '.join(kind.replace('_', ' ') for kind in sorted(kinds))} was found in it"
+
+
+def _require_work(opened: Opened, plan: Plan, kinds: Collection[Kind], *, strict: bool) -> None:
     refused = plan.with_action("refused")
     if strict and refused:
         words = "; ".join(f"{d.site.name}: {d.reason}" for d in refused)
@@ -223,7 +233,7 @@ def _require_work(opened: Opened, plan: Plan, *, strict: bool) -> None:
             hint="Without --strict they stay as they are.",
         )
     if not plan.applied:
-        words = "; ".join(f"{d.site.name} {d.action}: {d.reason}" for d in plan.decisions) or "it has no strided site"
+        words = "; ".join(f"{d.site.name} {d.action}: {d.reason}" for d in plan.decisions) or _nothing_found(kinds)
         raise NothingToConvertError(
             f"nothing to convert in {opened.source.name} with {plan.rulebook}: {words}",
             hint="`spdify inspect` lists what the model downsamples with.",

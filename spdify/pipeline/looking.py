@@ -20,7 +20,7 @@ from spdify.pipeline.planning import plan_opened
 from spdify.reporting import compare_models, make_inspection, make_report
 from spdify.reporting.decisions import compared_sites
 from spdify.reporting.figures import inputs_text
-from spdify.rulebook import book_names
+from spdify.rulebook import book_names, load_rules
 from spdify.sources import BuildArguments, BuildOptions
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _title(model: str | Path | nn.Module, opened: Opened) -> str:
 def _against_conversion(
     opened: Opened, rules: str | Sequence[str], overrides: Sequence[str], budget: BudgetSettings
 ) -> Report:
-    before = survey(opened.model, opened.inputs)
+    before = survey(opened.model, opened.inputs, load_rules(rules).kinds)
     plan = plan_opened(opened, before, rules, overrides, budget)
     converted = apply_lazily(opened.model, plan)
     after = take_census(converted, opened.inputs, mode="eval")

@@ -13,11 +13,12 @@ from spdify.engine import apply_lazily, plan_classifier
 from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
+from spdify.graph.parts import parts_of
 from spdify.pipeline.conversion import origin_of, versions
 from spdify.pipeline.converting import ConversionSettings, convert_opened
 from spdify.pipeline.opening import open_model
 from spdify.records import BundleRecord, Inputs, InputSpec, Report
-from spdify.reporting import measure, parts_of, report_files
+from spdify.reporting import measure, report_files
 from spdify.rulebook import book_names
 from spdify.sources import example_inputs, parse_spec
 

@@ -4,7 +4,6 @@ from spdify.reporting.inspection import Inspection, make_inspection
 from spdify.reporting.markdown import report_markdown
 from spdify.reporting.measuring import compare_models, make_report, measure
 from spdify.reporting.pages import report_files, report_page
-from spdify.reporting.parts import parts_of
 
 __all__ = [
     "Inspection",
@@ -12,7 +11,6 @@ __all__ = [
     "make_inspection",
     "make_report",
     "measure",
-    "parts_of",
     "report_files",
     "report_markdown",
     "report_page",

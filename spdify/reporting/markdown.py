@@ -16,7 +16,7 @@ from spdify.rulebook import split_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from spdify.records import Check, Decision, Operator, Report, SiteCost
+    from spdify.records import Check, Decision, Operator, Report, Site, SiteCost
 
 
 #: What a check is about, by the beginning of its name.
@@ -45,7 +45,8 @@ LEGEND = wrap(
 
 OPERATORS: dict[Operator, str] = {
     "conv": "strided convolution", "max_pool": "max pool", "avg_pool": "average pool", "blur_pool": "blur pool",
-    "slice": "subsampling slice",
+    "slice": "subsampling slice", "stage_end": "stage end", "block_end": "block end", "input": "input",
+    "pyramid": "feature pyramid",
 }  # fmt: skip
 MAX_OVERLAPS = 3  # sites that are named; all are in the JSON
 
@@ -117,14 +118,26 @@ def headline(report: Report) -> str:
     value = _sameness(report) if kinds == {"exact"} else " and ".join(sorted(kinds)) or "unchanged"
     away = next((c.value for c in report.checks if c.name == "distance to the original"), None)
     value += f", {away:.2g} from the original's output" if away is not None else ""
-    return f"{_replaced(report)} replaced ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
+    return f"{_done(report)} ({value}), {by['kept']} kept, {by['refused']} refused; {cost}."
 
 
-def _replaced(report: Report) -> str:
-    """Name what was replaced: 7 strided convolutions and 1 max pool."""
-    counts = Counter(OPERATORS[d.site.operator] for d in report.decisions if d.action == "applied")
-    named = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
-    return f"{', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]}" if named else "Nothing"
+def _done(report: Report) -> str:
+    """Name what was replaced and where blocks were added: 7 strided convolutions and 1 max pool replaced."""
+    applied = [d.site for d in report.decisions if d.action == "applied"]
+    replaced = _counted(_operator(site) for site in applied if not site.inserted)
+    added = _counted(_operator(site) for site in applied if site.inserted)
+    words = [f"{replaced} replaced"] if replaced else []
+    words += [f"a block added at {added}"] if added else []
+    return ", ".join(words)[:1].upper() + ", ".join(words)[1:] if words else "Nothing replaced"
+
+
+def _operator(site: Site) -> str:
+    return "convolution" if site.kind == "convolution" else OPERATORS[site.operator]
+
+
+def _counted(names: Iterable[str]) -> str:
+    named = [f"{count} {name}{'s' * (count != 1)}" for name, count in Counter(names).items()]
+    return f"{', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]}" if named else ""
 
 
 def _sameness(report: Report) -> str:

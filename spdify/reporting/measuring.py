@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from spdify.graph.parts import opened_paths, parts_of
 from spdify.records import Measure, Report, SiteCost
-from spdify.reporting.parts import opened_paths, parts_of
 from spdify.reporting.taps import ReadPositions, kernels_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ def _part(model: nn.Module, census: Census, path: str) -> Measure:
 
 
 def _site_part(model: nn.Module, census: Census, site: Site) -> Measure:
-    """Give the cost of a site before: of a functional call, which has no weights of its own, its operator's."""
+    """Give the cost of a site before: of a functional call, which has no weights of its own, its operator's.
+
+    Where a block is inserted there was nothing.
+    """
+    if site.inserted:
+        return Measure(params=0, macs=0, activation_bytes=0, weight_bytes=0)
     if not site.operation:
         return _part(model, census, site.path)
     size = next((p.element_size() for p in model.parameters()), torch.get_default_dtype().itemsize)
@@ -82,7 +87,7 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
             name=d.site.name,
             before=_site_part(model, before, d.site),
             after=_part(converted, after, d.site.block_path),
-            positions_read=positions.share(d),
+            positions_read=positions.share(d) if d.site.kind == "downsampling" else None,
         )
         for d in plan.applied
     )

@@ -24,7 +24,7 @@ def read_bars(report: Report, ids: Mapping[str, str]) -> Bars | None:
     """Give the share of positions that each site reads, before and after."""
     measured = {cost.name: (i, cost.positions_read) for i, cost in enumerate(report.sites)}
     rows = []
-    for decision in report.decisions:
+    for decision in (d for d in report.decisions if d.site.kind == "downsampling"):
         index, after = measured.get(decision.site.name, (0, None))
         path = "" if after is None else f"sites.{index}.positions_read"
         name = decision.site.name
@@ -49,7 +49,7 @@ def _site(
 ) -> dict[str, Any]:
     site, cost = decision.site, None if index is None else report.sites[index]
     sign, colour, style = ACTIONS[decision.action]
-    before = site.positions_read
+    before = site.positions_read if site.kind == "downsampling" else None
     after = cost.positions_read if cost is not None else None
     reads = [percent(share) for share in (before, after) if share is not None]
     row = {
@@ -59,7 +59,8 @@ def _site(
         "params": ", ".join(f"{key} {value}" for key, value in chosen_params(decision).items()),
         "claim": decision.claim.value if decision.claim else "",
         "training": decision.claim.training if decision.claim else "", "kernel": kernels.get(site.name, ""),
-        "reads": reads, "reads_number": before, "cost_path": "", "params_change": 0, "macs_change": 0,
+        "reads": reads, "reads_number": 1.0 if before is None else before, "cost_path": "", "params_change": 0,
+        "macs_change": 0,
     }  # fmt: skip
     if cost is None:
         return row

@@ -60,6 +60,8 @@ def _kernel(model: nn.Module, converted: nn.Module, decision: Decision) -> Kerne
     rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
     small = small_site(site)
     shape = rewrite.reads(small).get("weight")
+    if site.kind != "downsampling":
+        return None  # nothing moves
     if shape is None:
         return _window(site) if not site.operation or site.operator != "conv" else None
     if len(shape) != window.dims + 2:

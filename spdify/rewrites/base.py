@@ -48,7 +48,7 @@ class Rewrite(ABC, Generic[ParamsT]):
     def check(self, site: Site) -> str | None:
         """Give the reason why this site cannot be rewritten; None when it can."""
         if site.operator not in self.operators:
-            return f"it replaces {' and '.join(sorted(self.operators))}, this is a {site.operator}"
+            return f"it is for {' and '.join(sorted(self.operators))}, this is a {site.operator}"
         if not site.path and not site.operation:
             return "the model itself: put it into a module of your own, such as torch.nn.Sequential(model)"
         if site.obstacles:

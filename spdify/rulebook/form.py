@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, TypeAlias, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from spdify.records import ParamValue, Record, Shape
+from spdify.records import Kind, ParamValue, Record, Shape
 
 KEEP = "keep"
 """What a rule says in the place of a rewrite to leave its sites as they are."""
@@ -27,8 +27,11 @@ OperatorName: TypeAlias = Literal[
     "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "blur_pool", "blur_pool2d",
     "slice",
+    "stage_end", "block_end", "input", "pyramid",
 ]  # fmt: skip
 
+#: Places where a block comes beside what is there.
+INSERTED = ("stage_end", "block_end", "input", "pyramid")
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _POSITION = re.compile(r"-?\d{1,9}|(-?\d{1,9})?:(-?\d{1,9})?", re.ASCII)
 _MAX_AXES = 3
@@ -73,7 +76,7 @@ def _per_axis(value: object) -> object:
 def _position(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not (isinstance(text, str) and _POSITION.fullmatch(text)):
-        raise expected("an index or a range of sites in execution order, such as 0, -1, '1:' or ':2'")
+        raise expected("an index or a range, such as 0, -1, '1:' or ':2'")
     return text
 
 
@@ -129,7 +132,10 @@ class Match(Record):
         kernel: Size along every axis, or a list of the size along each; so are `stride` and `dilation`.
         groups: Of a convolution: `dense` is one group, `depthwise` one per channel, `grouped` between the two.
         resolution: Bounds of the smallest spatial size of the input, in positions.
-        position: Index (`0`, `-1`) or range (`1:`, `:2`) among all sites of the model in execution order.
+        position: Index (`0`, `-1`) or range (`1:`, `:2`) among the model's sites of this kind in execution order.
+
+    Convolutions that do not downsample are matched where `stride` is 1; `stage_end`, `block_end`, `input` and `pyramid`
+    where `operator` says so. What names neither is about downsampling.
     """
 
     operator: Operators | None = None
@@ -143,6 +149,15 @@ class Match(Record):
     groups: Literal["dense", "depthwise", "grouped"] | None = None
     resolution: Range | None = None
     position: Annotated[str, BeforeValidator(_position)] | None = None
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of sites that it may take."""
+        inserted = {name for name in self.operator or () if name in INSERTED}
+        if self.stride in {1, (1,), (1, 1), (1, 1, 1)}:
+            return frozenset({"convolution", *inserted})  # type: ignore[arg-type]  # of these names
+        plain = not self.operator or len(inserted) < len(self.operator)
+        return frozenset({*(["downsampling"] if plain else []), *inserted})  # type: ignore[arg-type]  # as above
 
 
 class Rule(Record):
@@ -197,6 +212,7 @@ class Rulebook(Record):
     Attributes:
         name: Stem of the file; of several that are joined, all of them with `+` between.
         schema_version: `schema` in the file.
+        group: What it is about, for lists; the user's own may leave it out.
         summary: What the rulebook does, in one sentence.
         source: Where it was published.
         rules: `[[rule]]` in the file.
@@ -206,6 +222,12 @@ class Rulebook(Record):
 
     name: str
     schema_version: Annotated[Literal[1], BeforeValidator(_schema)] = Field(validation_alias="schema")
+    group: Literal["spd", "downsampling", "gate", "context", "sampling", "pyramid"] | None = None
     summary: Annotated[str, AfterValidator(_sentence)]
     source: RulebookSource = RulebookSource()
     rules: Annotated[tuple[Rule, ...], AfterValidator(_have_names_of_their_own)] = Field(validation_alias="rule")
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of sites that it has rules for."""
+        return frozenset().union(*(rule.match.kinds for rule in self.rules))

@@ -1,6 +1,6 @@
 """Whether a rule takes a site.
 
-Sites are numbered over the whole model in execution order, so `index` and `total` come from the caller.
+Sites of a kind are numbered over the whole model in execution order, so `index` and `total` come from the caller.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ def matches(match: Match, site: Site, *, index: int, total: int) -> bool:
     Args:
         match: The keys.
         site: The site.
-        index: Place of the site among all sites of the model in execution order, from 0.
-        total: Number of sites of the model.
+        index: Place of the site among the model's sites of its kind in execution order, from 0.
+        total: Number of the model's sites of this kind.
     """
     geometry = site.geometry
     return (
-        _operator_is(match.operator, site)
+        site.kind in match.kinds
+        and _operator_is(match.operator, site)
         and (match.type is None or _fits(match.type, site.type_name))
         and (match.parent is None or _fits(match.parent, site.parent))
         and (match.path is None or _fits(match.path, site.path))
@@ -46,8 +47,8 @@ def first_match(rulebook: Rulebook, site: Site, *, index: int, total: int) -> tu
     Args:
         rulebook: The rules, in order.
         site: The site.
-        index: Place of the site among all sites of the model in execution order, from 0.
-        total: Number of sites of the model.
+        index: Place of the site among the model's sites of its kind in execution order, from 0.
+        total: Number of the model's sites of this kind.
     """
     hits = [rule for rule in rulebook.rules if matches(rule.match, site, index=index, total=total)]
     return (hits[0] if hits else None), tuple(rule.name for rule in hits[1:])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spdify.records import Decision, Mode, Plan
 
 LIVE_THRESHOLD = 1e-6  # a thousand times the model's tolerance: what moves the output less is not proved by it
+STEP = 0.1  # of a parameter's own size: what a block that starts silent moves by before its gradients are judged
 LIVE_OVER_TOLERANCE = 10.0  # where float32 islands widen the tolerance, a site must still stand out from it
 
 
@@ -98,6 +99,7 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
         chosen = [d for d in plan.applied if _mode_of(d) == mode]
         for found, new in zip((effects, idle, still), _by_gradient(trial, chosen, mode), strict=True):
             found.update(new)  # type: ignore[attr-defined]
+    still = _after_a_step(trial, plan, still)
     dead, weakest = [], math.inf
     for decision in plan.applied:
         if not any(True for _ in trial.converted.get_submodule(decision.site.block_path).parameters()):
@@ -125,6 +127,36 @@ def _judge_sites(trial: Trial, plan: Plan, threshold: float) -> list[Check]:
         ),
         _gradient_check(idle, still, trial, {d.site.name: _mode_of(d) for d in plan.applied}),
     ]
+
+
+def _after_a_step(trial: Trial, plan: Plan, still: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Give the parameters whose gradient is zero also once their block has taken a step.
+
+    A block that starts silent (a last weight of zero) has nothing but that weight to learn before.
+    """
+    found: dict[str, list[str]] = {}
+    for mode in ("train", "eval"):
+        chosen = [d for d in plan.applied if d.site.name in still and _mode_of(d) == mode]
+        own = [p for d in chosen for p in trial.converted.get_submodule(d.site.block_path).parameters()]
+        if not own:
+            continue
+        kept = [p.detach().clone() for p in own]
+        trial.converted.train(mode == "train")
+        loss = trial.loss(trial.outputs(trial.converted))
+        gradients = torch.autograd.grad(loss, own, allow_unused=True) if loss.requires_grad else [None] * len(own)
+        try:
+            with torch.no_grad():
+                for parameter, gradient in zip(own, gradients, strict=True):
+                    if gradient is not None and gradient.any() and gradient.isfinite().all():
+                        direction = gradient / gradient.square().mean().sqrt()
+                        parameter.sub_(STEP * _sigma(parameter) * direction)
+            _, _, again = _by_gradient(trial, chosen, mode)
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(own, kept, strict=True):
+                    parameter.copy_(value)
+        found |= again
+    return found
 
 
 def _mode_of(decision: Decision) -> Mode:
@@ -237,10 +269,11 @@ def _in_original(trial: Trial, paths: list[str], mode: str) -> tuple[set[str], d
             (first, *_) = tensors_of(output)
             if not torch.is_grad_enabled():
                 return output
-            if not first.requires_grad:
+            if isinstance(output, Tensor) and not first.requires_grad:
                 first = first.detach().requires_grad_().clone()
-            first.register_hook(lambda gradient: reached.add(path) if gradient.any() else None)  # type: ignore[no-untyped-call]
-            return first
+            if first.requires_grad:
+                first.register_hook(lambda gradient: reached.add(path) if gradient.any() else None)  # type: ignore[no-untyped-call]
+            return first if isinstance(output, Tensor) else output
 
         return hook
 
@@ -272,7 +305,9 @@ def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = trial.outputs(model)
+        silent = [p for name, p in block.named_parameters() if not name.endswith("bias") and not p.any()]
         weights = [p for name, p in block.named_parameters() if _is_weight(name, p)]
+        weights += [p for p in silent if not any(p is other for other in weights)]
         for parameter in weights or block.parameters():
             step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(step.to(parameter))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
+ROUSED = 0.1  # deviation of weights that are zero at the start, where they are to do something
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
 
@@ -101,7 +102,20 @@ def prove_model(  # noqa: PLR0913 - the model, its plan, how to run it
         trial = replace(trial, converted=apply_lazily(reference, plan).double())
     if approximate.applied:
         checks.append(_distance(source, trial))
+    _rouse(trial.converted, plan, seed)
     return ModelProof(tuple(checks), dict(trial.converted.state_dict()), dict(reference.state_dict()))
+
+
+def _rouse(converted: nn.Module, plan: Plan, seed: int) -> None:
+    """Give blocks that start silent, in place, weights with which they do something: else an export proves little."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for decision in plan.applied:
+            if decision.site.kind != "downsampling":
+                for parameter in converted.get_submodule(decision.site.block_path).parameters():
+                    if not parameter.any():
+                        normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                        parameter.copy_(ROUSED * normal.to(parameter))
 
 
 def _nothing_exact(check: Check) -> Check:

@@ -93,7 +93,7 @@ def prove(  # noqa: PLR0913 - both models, how they were made, how to run them
         checks = [
             eyes_agree("two eyes, before", before),
             eyes_agree("two eyes, after", after),
-            nothing_left(plan, after),
+            nothing_left(plan, before, after),
             untouched_tensors(model, converted, plan),
             *prove_sites(model, plan, seed=seed),
             *prove_carried(model, plan, seed=seed),

@@ -113,13 +113,15 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
     }
 
     def weights() -> dict[str, Tensor]:
-        return {name: tensor.double() for name, tensor in rewrite.weights(decision.site, old).items()}
+        made = rewrite.weights(decision.site, old)
+        return {name: t.double() if t.is_floating_point() else t.clone() for name, t in made.items()}
 
     worst = 0.0
     for size in trial_sizes(decision.site.geometry):
         for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
             inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
-            worst = max(worst, _trial(decision.leaves, old_module, old, block, weights, inputs, generator))
+            levels = decision.site.operator == "pyramid"
+            worst = max(worst, _trial(levels, decision.leaves, old_module, old, block, weights, inputs, generator))
     return worst
 
 
@@ -137,10 +139,13 @@ def _without_parameters(module: nn.Module) -> nn.Module:
 def original_of(model: nn.Module, decision: Decision) -> nn.Module:
     """Give what a site computes before: its module, or the expression of a functional call.
 
-    Where the expression reads variables of its method, it cannot be run alone: PyTorch's function with the window that
-    was seen stands for it, and the proof of the whole model alone can show that the window was misread.
+    Where a block is inserted, that is what goes in. Where the expression reads variables of its method, it cannot be
+    run alone: PyTorch's function with the window that was seen stands for it, and the proof of the whole model alone
+    can show that the window was misread.
     """
     site = decision.site
+    if site.inserted:
+        return nn.Identity()
     if not site.operation:
         return model.get_submodule(site.path)
     rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
@@ -188,6 +193,7 @@ class SeenWindow(nn.Module):
 
 
 def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
+    is_pyramid: bool,
     leaves: Layout | None,
     module: nn.Module,
     old: dict[str, Tensor],
@@ -198,10 +204,13 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
 ) -> float:
     """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs.
 
-    Where more channels leave the block, the old ones among them are compared.
+    A pyramid's levels are its inputs, and its outputs. Where more channels leave the block, the old ones among them
+    are compared.
     """
-    expected = functional_call(module, old, tuple(inputs))
-    actual = functional_call(block, weights(), tuple(inputs))
+    given = ([*inputs],) if is_pyramid else tuple(inputs)
+    expected, actual = functional_call(module, old, given), functional_call(block, weights(), given)
+    if is_pyramid:
+        expected, actual = (torch.cat([level.flatten(1) for level in levels], dim=1) for levels in (expected, actual))
     if leaves is not None and actual.shape[1] == leaves.new:
         actual = old_channels(actual, leaves)
     if expected.shape != actual.shape:

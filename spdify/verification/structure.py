@@ -28,13 +28,14 @@ def eyes_agree(name: str, seen: Survey) -> Check:
         detail += f"; torch.fx cannot follow the own code of {places}{more}: the census alone looks there"
     if seen.eval_only:
         detail += "; in eval mode only"
-    return Check(name=name, outcome="passed", value=float(len(seen.sites)), detail=detail)
+    count = sum(site.kind == "downsampling" for site in seen.sites)
+    return Check(name=name, outcome="passed", value=float(count), detail=detail)
 
 
-def nothing_left(plan: Plan, after: Survey) -> Check:
-    """Nothing may downsample afterwards but what the plan kept or refused; so converting again finds nothing."""
+def nothing_left(plan: Plan, before: Survey, after: Survey) -> Check:
+    """Nothing may downsample afterwards but what the plan left; so converting again finds nothing."""
     name = "nothing else left"
-    allowed = {d.site.name for d in plan.decisions if d.action != "applied"}
+    allowed = names_left(plan, before)
     left = [site.name for site in after.sites if site.name not in allowed]
     lost = allowed - {site.name for site in after.sites}
     if left or lost:
@@ -42,6 +43,12 @@ def nothing_left(plan: Plan, after: Survey) -> Check:
         words += [f"gone: {', '.join(sorted(lost))}"] if lost else []
         return Check(name=name, outcome="failed", detail="; ".join(words))
     return Check(name=name, outcome="passed", value=float(len(allowed)), detail="sites left, all kept or refused")
+
+
+def names_left(plan: Plan, before: Survey) -> set[str]:
+    """Name the sites that downsample before and are not replaced; rulebooks about other things leave them all."""
+    applied = {d.site.name for d in plan.applied}
+    return {site.name for site in before.sites if site.kind == "downsampling"} - applied
 
 
 def untouched_tensors(model: nn.Module, converted: nn.Module, plan: Plan) -> Check:

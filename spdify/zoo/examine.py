@@ -22,20 +22,20 @@ from spdify.reporting import measure
 from spdify.sources import BuildOptions, build
 from spdify.verification import failed
 from spdify.verification.site_proof import SITE_TOLERANCE
-from spdify.verification.structure import eyes_agree, untouched_tensors
+from spdify.verification.structure import eyes_agree, names_left, untouched_tensors
 from spdify.zoo.names import family_of
 from spdify.zoo.records import Failure, SiteGroup, ZooRecord
 from spdify.zoo.reduced import prove_reduced
 from spdify.zoo.site_proofs import SiteProofs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from torch import nn
 
     from spdify.graph.census import Census
     from spdify.graph.sites import Survey
-    from spdify.records import Decision, Mode, Plan
+    from spdify.records import Decision, Kind, Mode, Plan
     from spdify.rulebook import Rulebook
     from spdify.sources import LoadedModel
     from spdify.zoo.records import Outcome
@@ -124,7 +124,7 @@ def _family(name: str) -> str:
 
 def _examine(found: _Examination, rulebook: Rulebook, proofs: SiteProofs, seed: int) -> Outcome:
     """Take the steps in order."""
-    loaded, before = _survey(found, seed)
+    loaded, before = _survey(found, seed, rulebook.kinds)
     with found.step("plan"):
         plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
         cost = measure(loaded.model, before.census)
@@ -137,7 +137,7 @@ def _examine(found: _Examination, rulebook: Rulebook, proofs: SiteProofs, seed: 
         _record(found, eyes_agree("two eyes", before))
     if not plan.applied:
         return "nothing"
-    _convert(found, loaded.model, plan, modes=("eval",) if before.eval_only else MODES)
+    _convert(found, loaded.model, plan, before, modes=("eval",) if before.eval_only else MODES)
     _prove_sites(found, loaded.model, plan, proofs)
     _prove_whole(found, plan, before, seed, macs=cost.macs)
     return _outcome(plan)
@@ -165,28 +165,28 @@ def portable_check(check: Check) -> Check:
     return check.model_copy(update={"detail": portable(check.detail)})
 
 
-def _survey(found: _Examination, seed: int) -> tuple[LoadedModel, Survey]:
+def _survey(found: _Examination, seed: int, kinds: Collection[Kind]) -> tuple[LoadedModel, Survey]:
     """Build the model without weights, and find its sites; with weights where one of the two needs them."""
     try:
-        return _survey_once(found, seed, device="meta")
+        return _survey_once(found, seed, kinds, device="meta")
     except Exception:  # noqa: BLE001 - what the fault is the attempt with weights tells
-        return _survey_once(found, seed, device="cpu")
+        return _survey_once(found, seed, kinds, device="cpu")
 
 
-def _survey_once(found: _Examination, seed: int, *, device: str) -> tuple[LoadedModel, Survey]:
+def _survey_once(found: _Examination, seed: int, kinds: Collection[Kind], *, device: str) -> tuple[LoadedModel, Survey]:
     with found.step("build"), torch.device(device):
         loaded = build(found.name, BuildOptions(seed=seed))
     with found.step("survey"):
-        return loaded, survey(loaded.model, loaded.inputs)
+        return loaded, survey(loaded.model, loaded.inputs, kinds)
 
 
-def survey_named(name: str, *, seed: int) -> tuple[LoadedModel, Survey]:
+def survey_named(name: str, *, seed: int, kinds: Collection[Kind]) -> tuple[LoadedModel, Survey]:
     """Build a model, without weights if that can be, and find its sites.
 
     Raises:
         Exception: Whatever the model's code raises.
     """
-    return _survey(_Examination(name), seed)
+    return _survey(_Examination(name), seed, kinds)
 
 
 def site_groups(plan: Plan) -> tuple[SiteGroup, ...]:
@@ -198,7 +198,7 @@ def site_groups(plan: Plan) -> tuple[SiteGroup, ...]:
             operator=site.operator,
             window=site.window,
             type_name=site.type_name,
-            functional=bool(site.operation),
+            functional=site.functional,
             modes=site.modes,
             action=decision.action,
             rewrite=decision.rewrite or "",
@@ -212,7 +212,7 @@ def site_groups(plan: Plan) -> tuple[SiteGroup, ...]:
     return tuple(groups.values())
 
 
-def _convert(found: _Examination, model: nn.Module, plan: Plan, *, modes: Sequence[Mode]) -> None:
+def _convert(found: _Examination, model: nn.Module, plan: Plan, before: Survey, *, modes: Sequence[Mode]) -> None:
     """Convert, and look at what is left, in the modes in which the model runs."""
     with found.step("apply"):
         converted = apply(model, plan)
@@ -223,23 +223,23 @@ def _convert(found: _Examination, model: nn.Module, plan: Plan, *, modes: Sequen
             for mode in modes
         }
         found.facts["after"] = measure(converted, censuses["eval"])
-        _record(found, untouched, _nothing_left(plan, censuses))
+        _record(found, untouched, _nothing_left(plan, before, censuses))
 
 
-def _nothing_left(plan: Plan, censuses: Mapping[Mode, Census]) -> Check:
+def _nothing_left(plan: Plan, before: Survey, censuses: Mapping[Mode, Census]) -> Check:
     """Check, by the census alone, that nothing downsamples in either mode but what was kept or refused."""
+    names = names_left(plan, before)
     name, words = "nothing else left", []
     for mode, census in censuses.items():
         seen = {op.name for op in census.operations if judge(op) == SITE}
-        left = [d.site for d in plan.decisions if d.action != "applied" and mode in d.site.modes]
+        left = [site for site in before.sites if site.name in names and mode in site.modes]
         # A functional call whose expression was not found goes by its owner.
         allowed = {site.name if site.expression or not site.operation else site.path for site in left}
         words += [f"{mode}: {path} is still there" for path in sorted(seen - allowed)]
         words += [f"{mode}: {path} is gone" for path in sorted(allowed - seen)]
     if words:
         return Check(name=name, outcome="failed", detail="; ".join(words[:5]))
-    number = sum(d.action != "applied" for d in plan.decisions)
-    return Check(name=name, outcome="passed", value=float(number), detail="sites left, all kept or refused")
+    return Check(name=name, outcome="passed", value=float(len(names)), detail="sites left, all kept or refused")
 
 
 def _prove_sites(found: _Examination, model: nn.Module, plan: Plan, proofs: SiteProofs) -> None:

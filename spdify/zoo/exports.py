@@ -62,7 +62,7 @@ def export_family(family: str, names: Iterable[str], rulebook: Rulebook, *, seed
 
 def _attempt(name: str, rulebook: Rulebook, seed: int) -> OnnxAttempt:
     try:
-        loaded, before = survey_named(name, seed=seed)
+        loaded, before = survey_named(name, seed=seed, kinds=rulebook.kinds)
         plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
         if before.census.total_macs < MAX_MODEL_PROOF_MACS:
             exact = exact_part(plan, before)

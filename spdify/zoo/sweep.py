@@ -199,7 +199,7 @@ class _Sweep:
             UsageError: This process has computed gradients.
         """
         torch.set_num_threads(1)
-        loaded, before = survey_named(WARM_UP, seed=0)
+        loaded, before = survey_named(WARM_UP, seed=0, kinds=self.rulebook.kinds)
         plan = plan_model(loaded.model, before, self.rulebook, inputs=loaded.inputs)
         take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
         gc.collect()

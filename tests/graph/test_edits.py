@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import TYPE_CHECKING
 
@@ -262,3 +263,69 @@ def test_refusals_have_reasons() -> None:
     assert len(reasons) == len(words)
     assert all(any(word in reason for reason in reasons.values()) for word in words), reasons
     assert [d.site.name for d in found.plan.applied] == ["#plain:max_pool2d:0"]
+
+
+class Half(nn.Module):
+    """Stands for a block behind or before another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+def with_block(module: nn.Module, operation: str, operator: str) -> nn.Module:
+    module.add_module(operation.replace(":", "_"), Half())
+    edit_module(module, ((operation, operator),))
+    return module
+
+
+def test_a_sequence_does_not_show_the_block_behind_it() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3))
+    followed = with_block(copy.deepcopy(plain), "end:0", "stage_end")
+    x = torch.randn(2, 3, 9, 8)
+    assert torch.equal(followed(x), plain(x) / 2)
+    assert isinstance(followed, nn.Sequential)
+    assert len(followed) == 3
+    assert followed[-1] is followed[2]
+    assert [type(m).__name__ for m in followed] == ["Conv2d", "ReLU", "Conv2d"]
+    assert type(followed[:2]) is nn.Sequential
+    assert torch.equal(followed[:2](x), plain[:2](x))
+    assert set(followed.state_dict()) == set(plain.state_dict())
+
+
+def test_a_dictionary_does_not_show_the_block_behind_it() -> None:
+    class Sum(nn.ModuleDict):
+        def forward(self, x: Tensor) -> Tensor:
+            return sum((layer(x) for _, layer in self.items()), torch.zeros(()))
+
+    plain = Sum({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    followed = with_block(copy.deepcopy(plain), "end:0", "block_end")
+    x = torch.randn(2, 3)
+    assert torch.equal(followed(x), plain(x) / 2)
+    assert (len(followed), list(followed), list(followed.keys())) == (2, ["a", "b"], ["a", "b"])
+    assert len(list(followed.values())) == 2
+
+
+def test_blocks_behind_and_before_one_module() -> None:
+    module: nn.Module = nn.Sequential(nn.Linear(4, 4))
+    x = torch.randn(2, 4)
+    expected = module(x / 2) / 4
+    for operation, operator in (("end:0", "stage_end"), ("forward:input:0", "input"), ("end:1", "stage_end")):
+        with_block(module, operation, operator)
+    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(copy.deepcopy(module)))(x), expected)  # noqa: S301 - our own
+    traced = torch.fx.symbolic_trace(module)
+    torch.testing.assert_close(traced(x), expected)
+
+
+def test_an_edited_call_and_a_block_behind_go_together() -> None:
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(x, 2) + 1
+
+    module: nn.Module = Pooled()
+    module.add_module("forward_max_pool2d_0", nn.AvgPool2d(2))
+    edit_module(module, (("forward:max_pool2d:0", "max_pool"),))
+    with_block(module, "end:0", "block_end")
+    x = torch.randn(1, 2, 6, 6)
+    torch.testing.assert_close(module(x), (F.avg_pool2d(x, 2) + 1) / 2)
+    assert list(inspect.signature(module.forward).parameters) == ["x"]

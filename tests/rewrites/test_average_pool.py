@@ -23,8 +23,8 @@ REWRITE = ReplaceAveragePool(AveragePoolParams())
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.MaxPool2d(2), {}, "replaces avg_pool, this is a max_pool"),
-        (nn.Conv2d(4, 8, 3, 2), {}, "replaces avg_pool, this is a conv"),
+        (nn.MaxPool2d(2), {}, "is for avg_pool, this is a max_pool"),
+        (nn.Conv2d(4, 8, 3, 2), {}, "is for avg_pool, this is a conv"),
         (nn.AvgPool2d(2), {"operator": "slice"}, "this is a slice"),
         (nn.AvgPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.AvgPool2d(2), {"obstacles": ("AvgPool2dSame computes more than AvgPool2d",)}, "computes more"),

@@ -29,8 +29,8 @@ def blur_site(**fields: Any) -> Any:  # noqa: ANN401 - fields of Site
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"operator": "avg_pool"}, "replaces blur_pool, this is a avg_pool"),
-        ({"operator": "conv"}, "replaces blur_pool, this is a conv"),
+        ({"operator": "avg_pool"}, "is for blur_pool, this is a avg_pool"),
+        ({"operator": "conv"}, "is for blur_pool, this is a conv"),
         ({"path": ""}, "torch.nn.Sequential(model)"),
         ({"obstacles": ("it has forward hooks",)}, "forward hooks"),
         ({"geometry": site_of(nn.AvgPool2d((1, 3)), channels=4).geometry}, "not a square one"),

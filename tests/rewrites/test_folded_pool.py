@@ -60,7 +60,7 @@ def site_in(module: nn.Module, **fields: Any) -> Site:  # noqa: ANN401 - fields 
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.Conv2d(4, 8, 3, 2), {}, "replaces avg_pool and max_pool, this is a conv"),
+        (nn.Conv2d(4, 8, 3, 2), {}, "is for avg_pool and max_pool, this is a conv"),
         (nn.AvgPool2d(2), {"operator": "slice"}, "this is a slice"),
         (nn.AvgPool2d(2), {"operator": "blur_pool"}, "this is a blur_pool"),
         (nn.AvgPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),

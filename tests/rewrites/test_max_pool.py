@@ -27,8 +27,8 @@ def rewrite(form: Any = "tournament") -> ReplaceMaxPool:  # noqa: ANN401 - some 
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.AvgPool2d(2), {}, "replaces max_pool, this is a avg_pool"),
-        (nn.Conv2d(4, 8, 3, 2), {}, "replaces max_pool, this is a conv"),
+        (nn.AvgPool2d(2), {}, "is for max_pool, this is a avg_pool"),
+        (nn.Conv2d(4, 8, 3, 2), {}, "is for max_pool, this is a conv"),
         (nn.MaxPool2d(2), {"operator": "slice"}, "this is a slice"),
         (nn.MaxPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.MaxPool2d(2), {"obstacles": ("it returns indices",)}, "it returns indices"),

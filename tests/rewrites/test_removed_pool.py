@@ -20,7 +20,7 @@ REWRITE = RemovePool(NoParams())
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.Conv2d(4, 8, 3, 2), {}, "replaces avg_pool and blur_pool and max_pool, this is a conv"),
+        (nn.Conv2d(4, 8, 3, 2), {}, "is for avg_pool and blur_pool and max_pool, this is a conv"),
         (nn.MaxPool2d(2), {"operator": "slice"}, "this is a slice"),
         (nn.MaxPool2d(2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.MaxPool2d(2), {"obstacles": ("it returns indices",)}, "it returns indices"),

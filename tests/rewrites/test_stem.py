@@ -24,7 +24,7 @@ def rewrite(**params: Any) -> ReplaceStem:  # noqa: ANN401 - parameters of the r
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.MaxPool2d(2), {}, "replaces conv, this is a max_pool"),
+        (nn.MaxPool2d(2), {}, "is for conv, this is a max_pool"),
         (nn.Conv2d(3, 8, 3, 2), {"operator": "slice"}, "this is a slice"),
         (nn.Conv2d(3, 8, 3, 2, 1), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.Conv2d(3, 8, 3, 2, 1), {"operation": "forward:conv2d:0"}, "no module to change"),

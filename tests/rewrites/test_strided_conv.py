@@ -26,8 +26,8 @@ def rewrite(**params: Any) -> ReplaceStridedConv:  # noqa: ANN401 - parameters o
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.MaxPool2d(2), {}, "replaces conv, this is a max_pool"),
-        (nn.AvgPool2d(2), {}, "replaces conv, this is a avg_pool"),
+        (nn.MaxPool2d(2), {}, "is for conv, this is a max_pool"),
+        (nn.AvgPool2d(2), {}, "is for conv, this is a avg_pool"),
         (nn.Conv2d(4, 8, 3, 2), {"operator": "slice"}, "this is a slice"),
         (nn.Conv2d(4, 8, 3, 2), {"path": ""}, "torch.nn.Sequential(model)"),
         (nn.Conv2d(4, 8, 3, 2), {"obstacles": ("it has forward hooks",)}, "it has forward hooks"),

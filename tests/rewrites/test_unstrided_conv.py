@@ -27,8 +27,8 @@ def rewrite(channels: Any = "carry") -> UnstrideConv:  # noqa: ANN401 - some are
 @pytest.mark.parametrize(
     ("module", "fields", "reason"),
     [
-        (nn.MaxPool2d(2), {}, "replaces conv, this is a max_pool"),
-        (nn.AvgPool2d(2), {}, "replaces conv, this is a avg_pool"),
+        (nn.MaxPool2d(2), {}, "is for conv, this is a max_pool"),
+        (nn.AvgPool2d(2), {}, "is for conv, this is a avg_pool"),
         (nn.Conv2d(4, 8, 3, 2), {"operator": "slice"}, "this is a slice"),
         (nn.Conv2d(4, 8, 3, 2), {"operator": "blur_pool"}, "this is a blur_pool"),
         (nn.Conv2d(4, 8, 3, 2), {"path": ""}, "torch.nn.Sequential(model)"),

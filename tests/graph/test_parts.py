@@ -8,8 +8,9 @@ import torchvision
 from torch import Tensor, nn
 
 from spdify.graph import take_census
+from spdify.graph.parts import parts_of
 from spdify.records import Inputs, InputSpec
-from spdify.reporting import measure, parts_of
+from spdify.reporting import measure
 
 if TYPE_CHECKING:
     from spdify.records import Part

@@ -1,0 +1,136 @@
+"""Sites of other kinds: ends of stages and blocks, the input, pyramids, plain convolutions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from spdify.graph import survey
+from spdify.graph.edits import edit_module
+from spdify.graph.insertions import entry_method
+from spdify.records import Inputs, InputSpec
+
+if TYPE_CHECKING:
+    from spdify.records import Kind, Site
+
+SIDE = 64
+
+
+def found(model: nn.Module, *kinds: Kind, size: int = SIDE) -> list[Site]:
+    seen = survey(model, Inputs(args=(InputSpec(shape=(1, 3, size, size)),)), kinds)
+    return [site for site in seen.sites if site.kind != "downsampling"]
+
+
+#: Name → paths of the stage ends, channels of each.
+STAGES = {
+    "resnet18": (["layer1", "layer2", "layer3", "layer4"], [64, 128, 256, 512]),
+    "efficientnet_b0": ([f"blocks.{i}" for i in (0, 1, 2, 4, 6)], [16, 24, 40, 112, 320]),
+    "convnext_atto": ([f"stages.{i}" for i in range(4)], [40, 80, 160, 320]),
+    "densenet121": ([*(f"features.denseblock{i}" for i in (1, 2, 3)), "features"], [256, 512, 1024, 1024]),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_ends_with_the_last_map_of_its_size(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    sites = found(model, "stage_end")
+    assert ([site.path for site in sites], [site.geometry.in_channels for site in sites]) == STAGES[name]
+    assert [site.stage for site in sites] == list(range(len(sites)))
+    assert {site.operation for site in sites} == {"end:0"}
+
+
+def test_tokens_and_channels_last_are_no_stages() -> None:
+    for name, size in (("vit_tiny_patch16_224", 224), ("swin_tiny_patch4_window7_224", 224)):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        assert not found(model, "stage_end", "block_end", size=size)
+
+
+def test_blocks_end_in_the_order_in_which_they_run() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+    paths = [site.path for site in found(model, "block_end")]
+    assert paths == [f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)]
+
+
+def test_convolutions_that_do_not_downsample() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+    sites = found(model, "convolution")
+    assert len(sites) == 13  # 20 convolutions: 1 + 3 strided, 3 shortcuts
+    assert {site.geometry.kernel for site in sites} == {(3, 3)}
+    assert {site.stage for site in sites} == {0, 1, 2, 3}
+    assert sites[0].macs == 16 * 16 * 64 * 64 * 9
+
+
+class Pyramid(nn.Module):
+    """Two maps of different sizes, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        a = self.first(x)
+        return OrderedDict(fine=a, coarse=self.second(a))
+
+
+class Around(nn.Module):
+    """Something around a pyramid that gives the same, in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Pyramid()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [*self.inner(x).values()]
+
+
+def test_the_outermost_of_several_pyramids() -> None:
+    (site,) = found(Around(), "pyramid")
+    assert (site.path, site.operation) == ("", "end:0")
+    assert [call.output[1] for call in site.calls] == [4, 6]
+
+
+def test_maps_of_one_size_are_no_pyramid() -> None:
+    class Twice(Around):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            fine = self.inner(x)["fine"]
+            return [fine, fine + 1]
+
+    sites = found(Twice(), "pyramid")
+    assert [site.path for site in sites] == ["inner"]
+
+
+def test_the_image_goes_in_where_features_are_made() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+    (site,) = found(model, "input")
+    assert (site.path, site.operation, site.geometry.in_channels) == ("", "forward_features:input:0", 3)
+
+
+def test_code_that_does_something_first_is_entered_by_forward() -> None:
+    class First(nn.Module):
+        def forward_features(self, x: Tensor) -> Tensor:
+            return x
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + 1
+            return self.forward_features(y)
+
+    assert entry_method(First()) == "forward"
+
+
+def test_a_second_block_has_a_number_of_its_own() -> None:
+    model = timm.create_model("resnet10t")
+    model.layer1.add_module("end_0", nn.Identity())
+    edit_module(model.layer1, (("end:0", "stage_end"),))
+    operations = {site.path: site.operation for site in found(model, "stage_end")}
+    assert operations["layer1"] == "end:1"
+    assert operations["layer2"] == "end:0"
