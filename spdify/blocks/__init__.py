@@ -1,6 +1,7 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
 from spdify.blocks.conv_spd import ConvSPD
+from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
@@ -18,6 +19,7 @@ from spdify.blocks.std_conv_spd import StdConvSPD
 
 __all__ = [
     "ConvSPD",
+    "ConvolutionalBlockAttention",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",
@@ -31,6 +33,7 @@ __all__ = [
     "SPDStdPointwiseConv",
     "SPDSubsample",
     "SpaceToDepth",
+    "SqueezeExcitation",
     "StdConvSPD",
     "space_to_depth",
 ]

@@ -8,9 +8,11 @@ from typing import Any
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
+from spdify.rewrites.cbam import InsertAttention
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
+from spdify.rewrites.se import InsertSqueezeExcitation
 from spdify.rewrites.stem import ReplaceStem
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
@@ -18,6 +20,8 @@ from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "fold-pool": FoldPool,
+    "insert-cbam": InsertAttention,
+    "insert-se": InsertSqueezeExcitation,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
     "replace-blur-pool": ReplaceBlurPool,
@@ -31,6 +35,8 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
 __all__ = [
     "REGISTRY",
     "FoldPool",
+    "InsertAttention",
+    "InsertSqueezeExcitation",
     "RemovePool",
     "ReplaceAveragePool",
     "ReplaceBlurPool",
