@@ -1357,10 +1357,10 @@ class Calibration(Record):
 
 
 class StudyRun(Record):
-    """One run of a study: its folder's name, what was trained, and what it came to."""
+    """One run of a study: its folder's name, which network was trained (its arm), and what it came to."""
 
     folder: str
-    arm: Literal["converted", "original"]
+    arm: str
     size: int
     seed: int
     result: TrainingResult

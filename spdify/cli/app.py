@@ -19,6 +19,7 @@ from spdify.cli.finetune import finetune
 from spdify.cli.look import inspect, report
 from spdify.cli.measure import calibrate, evaluate
 from spdify.cli.rules import rules_app
+from spdify.cli.study import study
 from spdify.cli.terminal import print_json
 from spdify.cli.zoo import zoo_app
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command()(convert)
 app.command()(finetune)
+app.command()(study)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(export)

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spdify.sources import BuildArguments
 
 SMALLEST = 4  # height of an image
-RECIPE, COMPARING, CONVERTING = "Recipe", "Comparing", "Conversion"
+CONVERTING = "Conversion"
 
 
 def finetune(
@@ -50,14 +50,7 @@ def finetune(
     download: o.Download = False,
     validation_share: o.ValidationShare = 0.1,
     skip_corrupt: o.SkipCorrupt = False,
-    from_disk: Annotated[
-        bool,
-        typer.Option(
-            "--from-disk",
-            help="Read images from the disk each time, even where they fit in memory.",
-            rich_help_panel=o.IMAGES,
-        ),
-    ] = False,
+    from_disk: o.FromDisk = False,
     mean: o.Mean = None,
     std: o.Std = None,
     rules: Annotated[
@@ -84,73 +77,34 @@ def finetune(
     proof: Annotated[
         str, typer.Option(metavar="auto|model|site", help="How far to prove.", rich_help_panel=CONVERTING)
     ] = "auto",
-    recipe: Annotated[
-        str,
-        typer.Option(metavar="finetune|paper-cifar10|paper-tinyimagenet", help="Preset.", rich_help_panel=RECIPE),
-    ] = "finetune",
-    epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Passes over the data.", rich_help_panel=RECIPE)
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size", "-b", metavar="N", help="Images per step, over all processes.", rich_help_panel=RECIPE
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Learning rate of carried weights.", rich_help_panel=RECIPE)
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option("--optimizer", "--opt", metavar="NAME", help="As timm.optim calls it.", rich_help_panel=RECIPE),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Weight decay.", rich_help_panel=RECIPE)
-    ] = None,
+    recipe: o.Recipe = "finetune",
+    epochs: o.Epochs = None,
+    batch_size: o.BatchOfStep = None,
+    lr: o.LearningRate = None,
+    optimizer: o.Optimizer = None,
+    weight_decay: o.WeightDecay = None,
     only_new_epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="First epochs in which only new weights change.", rich_help_panel=RECIPE),
+        typer.Option(metavar="N", help="First epochs in which only new weights change.", rich_help_panel=o.RECIPE),
     ] = None,
-    recipe_set: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=VALUE",
-            rich_help_panel=RECIPE,
-            help="Any field of the recipe, for example mixup=0.2, smoothing=0.1, ema_decay=0.999, new_lr_factor=5, "
-            "aa=rand-m9, clip_grad=1, sched=cosine; repeat for more.",
-        ),
-    ] = None,
+    recipe_set: o.RecipeSet = None,
     device: o.Device = "auto",
-    amp: Annotated[
-        Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision.", rich_help_panel=o.MACHINE)
-    ] = "no",
-    grad_accum_steps: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Parts that a process's share of a batch is split into.", rich_help_panel=o.MACHINE
-        ),
-    ] = 1,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Memory format NHWC.", rich_help_panel=o.MACHINE)
-    ] = False,
-    torchcompile: Annotated[
-        bool, typer.Option("--torchcompile", help="Train through torch.compile.", rich_help_panel=o.MACHINE)
-    ] = False,
+    amp: o.Amp = "no",
+    grad_accum_steps: o.Parts = 1,
+    channels_last: o.ChannelsLast = False,
+    torchcompile: o.Compile = False,
     sync_bn: Annotated[
         bool, typer.Option("--sync-bn", help="Batch norms over all processes (GPUs).", rich_help_panel=o.MACHINE)
     ] = False,
     workers: o.Workers = 0,
     compare_baseline: Annotated[
         bool,
-        typer.Option("--compare-baseline", help="Train the unconverted network alike, too.", rich_help_panel=COMPARING),
+        typer.Option(
+            "--compare-baseline", help="Train the unconverted network alike, too.", rich_help_panel=o.COMPARING
+        ),
     ] = False,
-    seeds: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Repeat with N seeds, from --seed on.", rich_help_panel=COMPARING)
-    ] = 1,
-    resolution: Annotated[
-        str | None,
-        typer.Option(metavar="8,16,32", help="Train both networks at each of these sizes.", rich_help_panel=COMPARING),
-    ] = None,
+    seeds: o.Seeds = 1,
+    resolution: o.Resolution = None,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to export the best network.")] = True,
     track: Annotated[
         list[str] | None, typer.Option(metavar="tensorboard|wandb", help="Tell a tracker; repeat for both.")
@@ -183,11 +137,11 @@ def finetune(
             hint="A run of your own code is resumed with --code path/file.py:FACTORY.",
         )
     if resume is not None:
-        _require_alone(context)
+        require_alone(context)
     with training_progress() as progress:
         progress.step("loading PyTorch")
         if resume is not None:
-            outcome = _resume(resume, code, progress)
+            outcome = resume_any(resume, code, progress)
         else:
             from spdify.datasets import DataOptions
             from spdify.pipeline.converting import ConversionSettings
@@ -204,7 +158,7 @@ def finetune(
                 model_kwargs=model_kwargs, input_size=input_size, seed=seed, reparameterize=reparameterize,
                 trust_checkpoint=trust_checkpoint,
             )  # fmt: skip
-            asked = _Asked(
+            asked = Asked(
                 model=model or "",
                 output=output or default_run(model or "", rules, data),
                 data=data,
@@ -225,20 +179,20 @@ def finetune(
                     mean=o.numbers("--mean", mean), std=o.numbers("--std", std), onnx=onnx, track=tuple(track or ()),
                 ),
                 build=build, code=code, overwrite=overwrite, command=shlex.join(["spdify", *sys.argv[1:]]),
-                factor_given=any(item.startswith("new_lr_factor") for item in recipe_set or ()),
+                factor_given=any(item.startswith("new_lr_factor") for item in recipe_set or ()), name="finetune",
             )  # fmt: skip
-            with _resumable(asked, progress):
+            with resumable(asked, progress):
                 if compare_baseline or resolution or seeds > 1:
                     compare = compare_baseline or resolution is not None
-                    outcome = _study(asked, _sizes(resolution), seeds, progress, compare=compare)
+                    outcome = train_study(asked, sizes_of(resolution), seeds, progress, compare=compare)
                 else:
                     outcome = _finetune(asked, progress)
     if os.environ.get("RANK", "0") == "0":
-        _show(outcome, as_json=as_json)
+        show_outcome(outcome, as_json=as_json)
 
 
-def _require_alone(context: typer.Context) -> None:
-    """Refuse options that a run which is resumed would not follow: it has its own."""
+def require_alone(context: typer.Context) -> None:
+    """Refuse options that a run or study which is resumed would not follow: it has its own."""
     from spdify.errors import UsageError
 
     allowed = {"resume", "code", "as_json", "quiet", "verbose", "debug"}
@@ -261,7 +215,7 @@ def _is_code(model: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What the command line asks for."""
 
     model: str
@@ -275,10 +229,11 @@ class _Asked:
     overwrite: bool
     command: str
     factor_given: bool
+    name: str
 
 
 @contextmanager
-def _resumable(asked: _Asked, progress: Progress) -> Iterator[None]:
+def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
     """Say how to go on where a run that has begun ends early."""
     files = [asked.output / name for name in ("run.json", "study.json")]
     before = [file.stat().st_mtime_ns if file.is_file() else None for file in files]
@@ -289,14 +244,15 @@ def _resumable(asked: _Asked, progress: Progress) -> Iterator[None]:
         if after != before and not (asked.output / "result.json").exists():
             code = asked.code or (asked.model if _is_code(asked.model) else None)
             more = ["--code", code] if code else []
-            progress.note("go on with: " + shlex.join(["spdify", "finetune", "--resume", str(asked.output), *more]))
+            progress.note("go on with: " + shlex.join(["spdify", asked.name, "--resume", str(asked.output), *more]))
         raise
 
 
-_Outcome: TypeAlias = "tuple[Path, TrainingResult | StudyPage]"
+Outcome: TypeAlias = "tuple[Path, TrainingResult | StudyPage]"
 
 
-def _resume(folder: Path, code: str | None, progress: Progress) -> _Outcome:
+def resume_any(folder: Path, code: str | None, progress: Progress) -> Outcome:
+    """Go on with a run or a study."""
     from spdify.pipeline.finetuning import resume
     from spdify.pipeline.studying import is_study, resume_study
 
@@ -305,7 +261,7 @@ def _resume(folder: Path, code: str | None, progress: Progress) -> _Outcome:
     return folder, resume(folder, code=code, progress=progress)
 
 
-def _finetune(asked: _Asked, progress: Progress) -> _Outcome:
+def _finetune(asked: Asked, progress: Progress) -> Outcome:
     from spdify.pipeline.finetuning import finetune as train
 
     result = train(
@@ -316,7 +272,16 @@ def _finetune(asked: _Asked, progress: Progress) -> _Outcome:
     return asked.output, result
 
 
-def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress, *, compare: bool) -> _Outcome:
+def train_study(
+    asked: Asked,
+    sizes: tuple[int, ...],
+    seeds: int,
+    progress: Progress,
+    *,
+    compare: bool,
+    contenders: Sequence[Sequence[str]] = (),
+) -> Outcome:
+    """Train networks side by side, over sizes and seeds."""
     from spdify.errors import UsageError
     from spdify.pipeline.studying import Study, run_study
 
@@ -333,9 +298,10 @@ def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress
     if size is not None and len(set(size[1:])) > 1:
         raise UsageError(f"cannot compare at {size[1:]}: sizes are heights equal to widths here")
     # Whole paths: a study is resumed from anywhere.
-    options, books = asked.options, [str(Path(b).resolve()) if Path(b).is_file() else b for b in conversion.rules]
+    options = asked.options
     study = Study(
-        model=asked.model, rules=tuple(books), overrides=conversion.overrides, init=conversion.init,
+        model=asked.model, rules=_whole(conversion.rules), contenders=tuple(map(_whole, contenders)),
+        overrides=conversion.overrides, init=conversion.init,
         width_factor=conversion.width_factor, depth_factor=conversion.depth_factor, proof=conversion.proof,
         pretrained=build.get("pretrained", False), checkpoint=_resolved(build.get("checkpoint")),
         num_classes=build.get("num_classes"), model_kwargs=dict(build.get("model_kwargs", {})),
@@ -353,6 +319,12 @@ def _study(asked: _Asked, sizes: tuple[int, ...], seeds: int, progress: Progress
     return asked.output, page
 
 
+def _whole(books: str | Sequence[str]) -> tuple[str, ...]:
+    """Give rulebooks with their whole paths."""
+    named = (books,) if isinstance(books, str) else books
+    return tuple(str(Path(book).resolve()) if Path(book).is_file() else book for book in named)
+
+
 def _resolved(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
@@ -363,7 +335,12 @@ def _absolute(data: str) -> str:
     return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
 
 
-def _sizes(text: str | None) -> tuple[int, ...]:
+def sizes_of(text: str | None) -> tuple[int, ...]:
+    """Read `--resolution`.
+
+    Raises:
+        UsageError: It holds no sizes.
+    """
     from spdify.errors import UsageError
 
     try:
@@ -385,7 +362,8 @@ def default_run(model: str, rules: Sequence[str], data: str) -> Path:
     return Path(f"{name}-{Path(data.rpartition(':')[2]).name}")
 
 
-def _show(outcome: _Outcome, *, as_json: bool) -> None:
+def show_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a run or a study came to."""
     from spdify.cli.render import render_study, render_training
     from spdify.reporting.studies import StudyPage
 

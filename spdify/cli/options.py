@@ -123,7 +123,7 @@ Prefer = Annotated[
         rich_help_panel="Budget",
     ),
 ]
-IMAGES, MACHINE = "Images", "Machine"
+IMAGES, MACHINE, RECIPE, COMPARING = "Images", "Machine", "Recipe", "Comparing"
 Data = Annotated[
     str,
     typer.Option(
@@ -169,6 +169,58 @@ Workers = Annotated[
     typer.Option(
         "--workers", "-j", metavar="N", min=0, help="Processes that read image files.", rich_help_panel=MACHINE
     ),
+]
+FromDisk = Annotated[
+    bool,
+    typer.Option(
+        "--from-disk",
+        help="Read images from the disk each time, even where they fit in memory.",
+        rich_help_panel=IMAGES,
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(metavar="finetune|paper-cifar10|paper-tinyimagenet", help="Preset.", rich_help_panel=RECIPE),
+]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the data.", rich_help_panel=RECIPE)]
+BatchOfStep = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", "-b", metavar="N", help="Images per step, over all processes.", rich_help_panel=RECIPE
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option(metavar="RATE", help="Learning rate of carried weights.", rich_help_panel=RECIPE)
+]
+Optimizer = Annotated[
+    str | None,
+    typer.Option("--optimizer", "--opt", metavar="NAME", help="As timm.optim calls it.", rich_help_panel=RECIPE),
+]
+WeightDecay = Annotated[float | None, typer.Option(metavar="X", help="Weight decay.", rich_help_panel=RECIPE)]
+RecipeSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=VALUE",
+        rich_help_panel=RECIPE,
+        help="Any field of the recipe, for example mixup=0.2, smoothing=0.1, ema_decay=0.999, new_lr_factor=5, "
+        "aa=rand-m9, clip_grad=1, sched=cosine; repeat for more.",
+    ),
+]
+Amp = Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision.", rich_help_panel=MACHINE)]
+Parts = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="Parts that a process's share of a batch is split into.", rich_help_panel=MACHINE
+    ),
+]
+ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Memory format NHWC.", rich_help_panel=MACHINE)]
+Compile = Annotated[bool, typer.Option("--torchcompile", help="Train through torch.compile.", rich_help_panel=MACHINE)]
+Seeds = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Repeat with N seeds, from --seed on.", rich_help_panel=COMPARING)
+]
+Resolution = Annotated[
+    str | None,
+    typer.Option(metavar="8,16,32", help="Train both networks at each of these sizes.", rich_help_panel=COMPARING),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
 Quiet = Annotated[

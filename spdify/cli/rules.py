@@ -18,19 +18,37 @@ Book = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A rulebook.
 
 
 @rules_app.command("list")
-def list_rules(as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """List the rulebooks that spdify brings."""
-    from spdify.rulebook import list_rulebooks, load_rulebook
+def list_rules(
+    as_json: o.Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    debug: o.Debug = False,
+) -> None:
+    """List the rulebooks that spdify brings, by what they are about."""
+    from spdify.reporting.markdown import table as markdown_table
+    from spdify.rulebook import grouped_rulebooks
 
-    books = [load_rulebook(name) for name in list_rulebooks()]
+    groups = grouped_rulebooks()
     if as_json:
+        books = [(name, book) for name, found in groups.items() for book in found]
         print_json(
-            [{"name": b.name, "summary": b.summary, "source": str(b.source), "rules": len(b.rules)} for b in books]
-        )
+            [
+                {
+                    "name": b.name, "group": group, "summary": b.summary, "source": str(b.source), "rules": len(b.rules)
+                }
+                for group, b in books
+            ]
+        )  # fmt: skip
+        return
+    if markdown:
+        rows = [(name, f"`{b.name}`", b.summary, str(b.source)) for name, found in groups.items() for b in found]
+        for line in markdown_table(("about", "rulebook", "what it does", "source"), rows, numbers_from=4):
+            output_console().print(line, markup=False, soft_wrap=True)
         return
     table = Table("rulebook", "rules", "summary", "source", box=None, header_style="bold")
-    for book in books:
-        table.add_row(*map(Text, (book.name, str(len(book.rules)), book.summary, str(book.source))))
+    for name, found in groups.items():
+        table.add_row(Text(name, style="bold"))
+        for book in found:
+            table.add_row(*map(Text, (f"  {book.name}", str(len(book.rules)), book.summary, str(book.source))))
     output_console().print(table)
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spdify.engine.binding import bind
 from spdify.engine.channels import carry_channels
-from spdify.records import Claim, Decision, Plan
+from spdify.records import Claim, Decision, LeftAlone, Plan
 from spdify.rulebook import KEEP, first_match
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from spdify.graph.sites import Survey
-    from spdify.records import Inputs, Site
+    from spdify.records import Inputs, Kind, Site
     from spdify.rewrites import Rewrite
     from spdify.rulebook import Rule, Rulebook
 
@@ -39,7 +39,7 @@ def make_plan(
     """
     rewrites = bind(rulebook)
     sites = [site for site in survey.sites if site.kind in rulebook.kinds]
-    totals = Counter(site.kind for site in sites)
+    totals: Counter[Kind] = Counter(site.kind for site in sites)
     seen: Counter[str] = Counter()
     decisions = []
     for site in sites:
@@ -60,8 +60,15 @@ def make_plan(
         inputs=inputs,
         decisions=tuple(decisions),
         adjustments=adjustments,
-        left_alone=survey.left_alone,
+        left_alone=(*survey.left_alone, *_not_found(rulebook, totals)),
     )
+
+
+def _not_found(rulebook: Rulebook, totals: Mapping[Kind, int]) -> Iterator[LeftAlone]:
+    """List the kinds of places that there are rules for and that the model does not have."""
+    for kind in sorted(rulebook.kinds - {"downsampling"}):
+        if not totals[kind]:
+            yield LeftAlone(path="", operator=kind.replace("_", " "), reason="there are rules for it, none was found")
 
 
 def _reinitialised(decision: Decision) -> Decision:

@@ -1,4 +1,4 @@
-"""A converted network and the one it was made from, trained side by side: over seeds and image sizes."""
+"""Converted networks and the one that they were made from, trained side by side: over seeds and image sizes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ import torch
 from pydantic import Field
 
 from spdify.benchmarking import seconds_per_image
+from spdify.budgeting import BudgetSettings
 from spdify.bundle import check_output, is_bundle, read_json, read_record, staged_folder, write_text
 from spdify.bundle.locking import locked
 from spdify.datasets import DataOptions, open_data
-from spdify.errors import BundleError, UsageError
+from spdify.errors import BundleError, NothingToConvertError, UsageError
+from spdify.graph import survey
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
+from spdify.pipeline.evaluating import Normalisation, evaluate
 from spdify.pipeline.finetuning import finetune, resume
 from spdify.pipeline.handing_over import refuse_other_training
 from spdify.pipeline.loading import load
 from spdify.pipeline.opening import open_model
+from spdify.pipeline.planning import plan_opened
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.run_settings import TrainingSettings, original_of
 from spdify.pipeline.starting import NO_RULES
-from spdify.records import Machine, ParamValue, Recipe, Record, StudyRun
+from spdify.records import Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files
-from spdify.rulebook import load_rules
+from spdify.rulebook import load_rules, split_name, with_overrides
 from spdify.training import paired_difference
 
 if TYPE_CHECKING:
@@ -37,11 +41,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spdify.datasets import DataSet
+    from spdify.pipeline.opening import Opened
     from spdify.sources import BuildArguments
 
 STUDY, RUNS = "study.json", "runs"
-STUDY_HINT = "A study is a folder that `spdify finetune --compare-baseline` (or --seeds, --resolution) wrote."
-ARMS: tuple[Literal["converted", "original"], ...] = ("converted", "original")
+STUDY_HINT = "A study is a folder that `spdify study`, or `finetune --compare-baseline` (--seeds, --resolution), wrote."
+CONVERTED, ORIGINAL = "converted", "original"
 TIMED_BATCH = 64
 
 
@@ -51,6 +56,8 @@ class Study(Record):
     Attributes:
         model: Source of the network.
         rules: Rulebooks that it is converted by, with `overrides` of their parameters.
+        contenders: Rulebooks that it is converted by in turn, instead of `rules`: one network for each entry, which
+            may join several. Each takes those `overrides` that name one of its books.
         init: Weights of what is put in: `exact` or `random`.
         width_factor: As `spdify.convert` takes it, for the converted network only.
         depth_factor: Likewise.
@@ -75,6 +82,7 @@ class Study(Record):
     schema_version: Literal[1] = 1
     model: str
     rules: tuple[str, ...] = ("spd",)
+    contenders: tuple[tuple[str, ...], ...] = ()
     overrides: tuple[str, ...] = ()
     init: str = "exact"
     width_factor: float = 1.0
@@ -101,16 +109,42 @@ class Study(Record):
     command: str = ""
 
     @property
-    def arms(self) -> tuple[Literal["converted", "original"], ...]:
+    def books(self) -> dict[str, tuple[str, ...]]:
+        """Rulebooks of each network that is trained, by its name; of the original, none."""
+        found = {_joined(books): books for books in self.contenders} or {CONVERTED: self.rules}
+        return found | ({ORIGINAL: ()} if self.compare else {})
+
+    @property
+    def arms(self) -> tuple[str, ...]:
         """What is trained."""
-        return ARMS if self.compare else ARMS[:1]
+        return tuple(self.books)
+
+    def overrides_of(self, arm: str) -> tuple[str, ...]:
+        """Give the overrides that are for one network."""
+        if not self.contenders:
+            return self.overrides
+        names = set(map(_stem, self.books[arm]))
+        return tuple(item for item in self.overrides if book_of(item) in names)
+
+
+def _joined(books: Sequence[str]) -> str:
+    return "+".join(map(_stem, books))
+
+
+def _stem(book: str) -> str:
+    return Path(book).stem
+
+
+def book_of(override: str) -> str:
+    """Give the rulebook that an override names; empty where it names none."""
+    return split_name(override.partition("=")[0].strip())[0]
 
 
 @dataclass(frozen=True)
 class _Task:
     """One run of a study."""
 
-    arm: Literal["converted", "original"]
+    arm: str
     size: int | None
     seed: int
 
@@ -152,8 +186,13 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=download))
     # What cannot be opened is told before anything is written, or replaced.
-    load_rules(study.rules)
-    open_model(study.model, code=code, **_build(study, _Task("original", _sizes(study)[0], study.seeds[0]), dataset))
+    for books in study.books.values():
+        load_rules(books or study.rules)
+    build = _build(study, _Task(ORIGINAL, _sizes(study)[0], study.seeds[0]), dataset)
+    opened = open_model(study.model, code=code, **build)
+    if study.contenders:
+        progress.step("trying the rulebooks")
+        _require_work(study, opened)
     with ExitStack() as stack:
         if is_study(folder):
             stack.enter_context(locked(folder))  # nobody else may be writing what is replaced
@@ -199,11 +238,34 @@ def _check(study: Study) -> None:
             f"cannot compare {study.model} with the network it was made from: a bundle no longer has its weights",
             hint="Name the original model, with --checkpoint or --pretrained for its weights.",
         )
-    if study.compare and NO_RULES in study.rules:
+    if study.compare and any(NO_RULES in books for books in study.books.values()):
         raise UsageError("cannot compare a network with itself: --rules none converts nothing", hint="Leave it out.")
-    for name, values in (("sizes", study.sizes), ("seeds", study.seeds)):
+    names = [_joined(books) for books in study.contenders]
+    for name, values in (("sizes", study.sizes), ("seeds", study.seeds), ("rulebooks", names)):
         if len(set(values)) < len(values):
             raise UsageError(f"cannot train with the same {name} twice: {', '.join(map(str, values))}")
+    known = {_stem(book) for books in study.contenders for book in books}
+    for item in study.overrides if study.contenders else ():
+        if book_of(item) not in known:
+            raise UsageError(
+                f"cannot set {item!r} in a study: expected book/rule.param=value with one of {', '.join(sorted(known))}"
+            )
+
+
+def _require_work(study: Study, opened: Opened) -> None:
+    """Refuse a rulebook that has nothing to do, before the others are trained for hours."""
+    for arm, books in study.books.items():
+        if not books:
+            continue
+        kinds = with_overrides(load_rules(books), study.overrides_of(arm)).kinds
+        seen = survey(opened.model, opened.inputs, kinds)
+        plan = plan_opened(opened, seen, books, study.overrides_of(arm), BudgetSettings())
+        used = {split_name(d.rule or "")[0] or plan.rulebook for d in plan.applied}
+        if idle := [name for name in map(_stem, books) if name not in used]:
+            raise NothingToConvertError(
+                f"nothing to convert in {opened.source.name} with {idle[0]} of {arm}: it has no part in a comparison",
+                hint="Leave this rulebook out.",
+            )
 
 
 def _tasks(study: Study) -> list[_Task]:
@@ -244,7 +306,7 @@ def _start(  # noqa: PLR0913 - what to train, on what, where
     study: Study, task: _Task, place: Path, model: str, dataset: DataSet, code: str | None, progress: Progress
 ) -> None:
     conversion = ConversionSettings(
-        study.rules if task.arm == "converted" else NO_RULES, study.overrides, study.proof, study.init,
+        study.books[task.arm] or NO_RULES, study.overrides_of(task.arm), study.proof, study.init,
         study.width_factor, study.depth_factor, seed=task.seed,
     )  # fmt: skip
     training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
@@ -285,27 +347,47 @@ def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun
     """Compare, and write what came out."""
     sizes = sorted({run.size for run in runs})
     differences = {}
-    if study.compare:
-        for size in sizes:
-            right = {
-                arm: [
-                    RunFolder(folder / run.folder).scores().correct
-                    for run in runs
-                    if (run.arm, run.size) == (arm, size)
-                ]
-                for arm in ARMS
-            }
-            differences[size] = paired_difference(right["converted"], right["original"])
+    for size in sizes if study.compare else ():
+        right = {
+            arm: [RunFolder(folder / run.folder).scores().correct for run in runs if (run.arm, run.size) == (arm, size)]
+            for arm in study.arms
+        }
+        for arm in study.arms:
+            if arm != ORIGINAL:
+                differences[arm, size] = paired_difference(right[arm], right[ORIGINAL])
     page = StudyPage(
-        model=study.model, data=dataset.name, rules=study.rules, recipe=study.recipe, seeds=study.seeds,
+        model=study.model, data=dataset.name, books=study.books, recipe=study.recipe, seeds=study.seeds,
         images={name: len(images) for name, images in dataset.splits.items()}, command=study.command,
         versions=versions(), runs=tuple(runs),
-        differences={size: (d.mean, d.half_width, d.basis) for size, d in differences.items()},
+        differences={key: (d.mean, d.half_width, d.basis) for key, d in differences.items()},
         seconds=_times(study, folder, runs, sizes[-1], code),
+        starts=_starts(study, folder, runs, dataset, code) if study.contenders else {},
     )  # fmt: skip
     for name, text in study_files(page).items():
         write_text(folder / name, text, overwrite=True)
     return page
+
+
+def _starts(
+    study: Study, folder: Path, runs: Sequence[StudyRun], dataset: DataSet, code: str | None
+) -> dict[tuple[str, int], float]:
+    """Measure each network as it was before it was trained: what a conversion alone has left of the accuracy.
+
+    With the first seed: the others begin with the same weights where these were given, and with no accuracy otherwise.
+    """
+    found = {}
+    for run in runs:
+        if run.seed == study.seeds[0]:
+            place = RunFolder(folder / run.folder)
+            how, own = place.run().preprocessing, not read_record(place.start).source.is_registry
+            measured = evaluate(
+                place.start, data=dataset, split=run.result.split, machine=study.machine,
+                normalisation=Normalisation(mean=how.mean, std=how.std),
+                code=(code or study.model) if own else None,
+            )  # fmt: skip
+            if isinstance(measured, MeasuredModel):
+                found[run.arm, run.size] = measured.evaluation.top1
+    return found
 
 
 def _times(study: Study, folder: Path, runs: Sequence[StudyRun], size: int, code: str | None) -> dict[str, float]:

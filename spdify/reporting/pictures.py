@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from spdify.reporting.figures import bench_words
@@ -231,31 +232,103 @@ def line_chart(title: str, description: str, lines: Sequence[Line], *, across: s
         across: Words below the horizontal axis.
         up: Words above the vertical axis.
     """
-    left, top, width, height = 60.0, 70.0, 560.0, 260.0
     xs = [x for line in lines for x, _ in line.points]
     ys = [y + s for line in lines for (_, y), e in _with_spread(line) for s in (-e, e)]
-    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys), max(ys))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        right = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        above = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return left + width * right, top + height * (1 - above)
-
-    shapes = [text(left - 40, top - 12, up, colour=QUIET)]
-    for value in y_ticks:
-        _, y = place(x_ticks[0], value)
-        shapes += [
-            f"<path d='M{left:.1f} {y:.1f}h{width:.1f}' stroke='{LINE}'/>",
-            text(left - 8, y + 4, f"{value:g}", anchor="end", colour=QUIET),
-        ]
-    for value in x_ticks:
-        x, _ = place(value, y_ticks[0])
-        shapes.append(text(x, top + height + 18, f"{value:g}", anchor="middle", colour=QUIET))
-    shapes.append(text(left + width / 2, top + height + 38, across, anchor="middle", colour=QUIET))
+    frame = _Frame(xs, ys, whole=True)
+    shapes = frame.axes(across, up)
     for line in lines:
-        shapes += _line(line, place)
-    shapes += _line_legend(lines, left)
-    return picture(left + width + 30, top + height + 50, title, description, shapes)
+        shapes += _line(line, frame.place)
+    shapes += _line_legend(lines, frame.left)
+    right, bottom = frame.left + frame.width, frame.top + frame.height
+    return picture(right + 30, bottom + 50, title, description, shapes)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point with a name.
+
+    Attributes:
+        label: Its name.
+        x: Across.
+        y: Up.
+        spread: Of y, in both directions; 0 for none.
+        kind: Key of the colours of series.
+    """
+
+    label: str
+    x: float
+    y: float
+    spread: float = 0.0
+    kind: str = "converted"
+
+
+def dot_chart(title: str, description: str, dots: Sequence[Dot], *, across: str, up: str) -> str:
+    """Draw points over a pair of axes; their names stand beside them in a column, each with a line to its point.
+
+    Args:
+        title: Above the chart.
+        description: What it shows, for those who do not see it.
+        dots: At least one.
+        across: Words below the horizontal axis.
+        up: Words above the vertical axis.
+    """
+    frame = _Frame([dot.x for dot in dots], [dot.y + s for dot in dots for s in (-dot.spread, dot.spread)])
+    shapes = frame.axes(across, up)
+    edge = frame.left + frame.width
+    heights = _apart([frame.place(dot.x, dot.y)[1] for dot in dots], 15.0)
+    for dot, height in zip(dots, heights, strict=True):
+        (x, y), colour = frame.place(dot.x, dot.y), SERIES[dot.kind]
+        words = f"{dot.label}: {dot.y:.4g}" + (f" ± {dot.spread:.2g}" if dot.spread else "") + f" at {dot.x:.4g}"
+        (_, high), (_, low) = frame.place(dot.x, dot.y + dot.spread), frame.place(dot.x, dot.y - dot.spread)
+        shapes += [
+            f"<path d='M{x:.1f} {y:.1f}L{edge + 12:.1f} {height:.1f}' stroke='{LINE}' fill='none'/>",
+            f"<path d='M{x:.1f} {high:.1f}V{low:.1f}' stroke='{colour}'/>",
+            f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{colour}'><title>{escape(words)}</title></circle>",
+            text(edge + 16, height + 4, dot.label, colour=colour if dot.kind == "original" else INK),
+        ]
+    room = 30 + CHARACTER * max(len(dot.label) for dot in dots)
+    return picture(edge + room, frame.top + frame.height + 50, title, description, shapes)
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """Move heights down, in their order, so that no two are nearer than `least`; then all up by half of the most."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    moved = list(heights)
+    for before, after in pairwise(order):
+        moved[after] = max(moved[after], moved[before] + least)
+    excess = max((moved[i] - heights[i] for i in order), default=0.0) / 2
+    return [height - excess for height in moved]
+
+
+class _Frame:
+    """A pair of axes with round numbers."""
+
+    left, top, width, height = 60.0, 70.0, 560.0, 260.0
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], *, whole: bool = False) -> None:
+        self._xs, self._ys = _ticks(min(xs), max(xs), whole=whole), _ticks(min(ys), max(ys))
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Give where a point lies in the picture."""
+        right = (x - self._xs[0]) / (self._xs[-1] - self._xs[0])
+        above = (y - self._ys[0]) / (self._ys[-1] - self._ys[0])
+        return self.left + self.width * right, self.top + self.height * (1 - above)
+
+    def axes(self, across: str, up: str) -> list[str]:
+        """Draw numbers, words and lines across."""
+        left, bottom = self.left, self.top + self.height
+        shapes = [text(left - 40, self.top - 12, up, colour=QUIET)]
+        for value in self._ys:
+            _, y = self.place(self._xs[0], value)
+            shapes += [
+                f"<path d='M{left:.1f} {y:.1f}h{self.width:.1f}' stroke='{LINE}'/>",
+                text(left - 8, y + 4, f"{value:g}", anchor="end", colour=QUIET),
+            ]
+        for value in self._xs:
+            x, _ = self.place(value, self._ys[0])
+            shapes.append(text(x, bottom + 18, f"{value:g}", anchor="middle", colour=QUIET))
+        shapes.append(text(left + self.width / 2, bottom + 38, across, anchor="middle", colour=QUIET))
+        return shapes
 
 
 def _with_spread(line: Line) -> list[tuple[tuple[float, float], float]]:

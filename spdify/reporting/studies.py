@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from spdify.reporting.contests import contest_pictures, contest_sections, verdicts
 from spdify.reporting.documents import document_page
 from spdify.reporting.figures import change, quantity
 from spdify.reporting.markdown import table
@@ -23,7 +24,7 @@ COLUMNS = (
     "network", "size", "seed", "split", "top1", "top5", "loss", "calibration_error", "best_epoch", "parameters", "macs",
     "training_images_per_second", "training_seconds",
 )  # fmt: skip
-ORDER = ("converted", "original")
+PAIR = ("converted", "original")
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,31 @@ class StudyPage:
     Attributes:
         model: Source of the network.
         data: Name of the data set.
-        rules: Rulebooks that it was converted by.
+        books: By network (arm), in order, the rulebooks that it was converted by; none for the original.
         recipe: How every network was trained.
         seeds: Of the runs.
         images: Number of images per split.
         command: What made it.
         versions: Of the packages.
         runs: All of them.
-        differences: By size, converted less original: mean, half of the 95% interval (both as shares), and what the
-            interval accounts for.
+        differences: By network and size, converted less original: mean, half of the 95% interval (both as shares), and
+            what the interval accounts for.
         seconds: Of a forward pass per image, by network, side by side on the CPU at the largest size.
+        starts: By network and size, top-1 (as a share) before it was trained; empty where that was not measured.
     """
 
     model: str
     data: str
-    rules: tuple[str, ...]
+    books: Mapping[str, tuple[str, ...]]
     recipe: Recipe
     seeds: tuple[int, ...]
     images: Mapping[str, int]
     command: str
     versions: Mapping[str, str]
     runs: tuple[StudyRun, ...]
-    differences: Mapping[int, tuple[float, float, str]]
+    differences: Mapping[tuple[str, int], tuple[float, float, str]]
     seconds: Mapping[str, float]
+    starts: Mapping[tuple[str, int], float] = field(default_factory=dict)
 
     @property
     def sizes(self) -> list[int]:
@@ -64,8 +67,13 @@ class StudyPage:
 
     @property
     def arms(self) -> list[str]:
-        """What was trained: the converted network, and the original."""
-        return [arm for arm in ORDER if any(run.arm == arm for run in self.runs)]
+        """What was trained: converted networks, and the original."""
+        return [arm for arm in self.books if any(run.arm == arm for run in self.runs)]
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether one network is compared with its original, or with nothing."""
+        return set(self.arms) <= set(PAIR)
 
     @property
     def split(self) -> str:
@@ -85,8 +93,9 @@ class StudyPage:
 def study_files(page: StudyPage) -> dict[str, str]:
     """Give the texts of a study's files by name."""
     report = _report(page)
-    pictures = {f"curves-{size}.svg": _curves(page, size) for size in page.sizes}
-    if len(page.sizes) > 1:
+    pictures = {f"curves-{size}.svg": _curves(page, size) for size in page.sizes} if page.is_pair else {}
+    pictures |= {} if page.is_pair else contest_pictures(page)
+    if page.is_pair and len(page.sizes) > 1:
         pictures["sizes.svg"] = _by_size(page)
     html = document_page(f"{page.model} on {page.data}", report, pictures)
     return {"results.csv": _results(page), "report.md": report, "report.html": html, **pictures}
@@ -94,15 +103,17 @@ def study_files(page: StudyPage) -> dict[str, str]:
 
 def headline(page: StudyPage) -> list[str]:
     """Say in a line per size which network is the better one, as far as that can be said."""
+    if not page.is_pair:
+        return [verdicts(page, size) for size in page.sizes]
     lines = []
     for size in page.sizes:
-        if size not in page.differences:
+        if (PAIR[0], size) not in page.differences:
             mean, deviation = page.accuracy(page.arms[0], size)
             lines.append(
                 f"At {size} px: {mean:.2f}% top-1 (standard deviation {deviation:.2f} over {len(page.seeds)} seeds)."
             )
             continue
-        mean, half, basis = page.differences[size]
+        mean, half, basis = page.differences[PAIR[0], size]
         verdict = "no clear difference"
         if abs(mean) > half:
             verdict = "the converted network is better" if mean > 0 else "the original is better"
@@ -117,8 +128,8 @@ def _accuracy_rows(page: StudyPage) -> list[list[str]]:
         for arm in page.arms:
             mean, deviation = page.accuracy(arm, size)
             cells.append(f"{mean:.2f} ± {deviation:.2f}" if len(page.seeds) > 1 else f"{mean:.2f}")
-        if size in page.differences:
-            mean, half, _ = page.differences[size]
+        if (PAIR[0], size) in page.differences:
+            mean, half, _ = page.differences[PAIR[0], size]
             cells.append(f"{100 * mean:+.2f} ± {100 * half:.2f}")
         rows.append(cells)
     return rows
@@ -144,12 +155,11 @@ def _cost_rows(page: StudyPage) -> list[list[str]]:
     return rows
 
 
-def _report(page: StudyPage) -> str:
+def _pair_sections(page: StudyPage) -> list[str]:
     compared = len(page.arms) > 1
     many = len(page.seeds) > 1
     spread = ", mean and standard deviation over the seeds; of the difference, the 95% interval" if many else ""
-    lines = [
-        f"# {page.model} on {page.data}", "", *[f"- {line}" for line in headline(page)], "",
+    return [
         f"## Accuracy on {page.images[page.split]:,} {page.split} images", "",
         f"Top-1 in percent, of the epoch that was best on the validation images{spread}.", "",
         *table(["size, px", *page.arms, *(["difference"] if compared else [])], _accuracy_rows(page), numbers_from=1),
@@ -159,9 +169,16 @@ def _report(page: StudyPage) -> str:
         *table(["", *page.arms, *(["change"] if compared else [])], _cost_rows(page), numbers_from=1), "",
         "The forward passes were timed in turn on the CPU, batch 64, median of nine rounds; training speed is that of",
         "whole epochs, and depends on what else the machine did.", "",
+    ]  # fmt: skip
+
+
+def _report(page: StudyPage) -> str:
+    lines = [
+        f"# {page.model} on {page.data}", "", *[f"- {line}" for line in headline(page)], "",
+        *(_pair_sections(page) if page.is_pair else contest_sections(page)),
         "## How", "",
-        f"Converted with {', '.join(PurePath(book).stem for book in page.rules)}.",
-        "Both networks begin with the same weights, seed by seed, and see",
+        _books_words(page),
+        f"{'Both' if page.is_pair else 'All'} networks begin with the same weights, seed by seed, and see",
         f"the same images in the same order with the same augmentation: {page.images['train']:,} to train on,",
         f"{page.images.get('validation', 0):,} to choose the epoch by. {_sizes_words(page)}", "",
         f"Recipe `{page.recipe.name}`: {_recipe_words(page.recipe)}.", "",
@@ -171,6 +188,12 @@ def _report(page: StudyPage) -> str:
     if page.command:
         lines += ["", "Made by:", "", "```", page.command, "```"]
     return "\n".join(lines) + "\n"
+
+
+def _books_words(page: StudyPage) -> str:
+    """Name the rulebooks; networks are called after theirs where there are several."""
+    books = [book for arm in page.arms for book in page.books[arm]]
+    return f"Converted with {', '.join(dict.fromkeys(PurePath(book).stem for book in books))}."
 
 
 def _sizes_words(page: StudyPage) -> str:

@@ -30,7 +30,7 @@ class AttentionParams(PlaceParams):
 
     Attributes:
         position: As in `PlaceParams`, and so is `stages`.
-        reduction: Channels for each one of the bottleneck, which has at least one.
+        reduction: Channels for each one of the bottleneck, which has at least two.
         kernel: Taps of the spatial gate's convolution along each axis; odd.
     """
 

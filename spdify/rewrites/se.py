@@ -21,7 +21,7 @@ class SqueezeExcitationParams(PlaceParams):
 
     Attributes:
         position: As in `PlaceParams`, and so is `stages`.
-        reduction: Channels for each one of the bottleneck, which has at least one.
+        reduction: Channels for each one of the bottleneck, which has at least two.
     """
 
     reduction: int = Field(default=16, ge=1, le=MAX_ENTRIES, strict=True)

@@ -8,7 +8,7 @@ from spdify.rulebook.joining import join_rulebooks, split_name
 from spdify.rulebook.matching import first_match, matches
 from spdify.rulebook.overrides import overridden, with_overrides
 from spdify.rulebook.parsing import parse_rulebook
-from spdify.rulebook.shelf import book_names, list_rulebooks, load_rulebook, load_rules, rules_folder
+from spdify.rulebook.shelf import book_names, grouped_rulebooks, list_rulebooks, load_rulebook, load_rules, rules_folder
 
 __all__ = [
     "KEEP",
@@ -19,6 +19,7 @@ __all__ = [
     "RulebookSource",
     "book_names",
     "first_match",
+    "grouped_rulebooks",
     "join_rulebooks",
     "list_rulebooks",
     "load_rulebook",

@@ -30,6 +30,8 @@ OperatorName: TypeAlias = Literal[
     "stage_end", "block_end", "input", "pyramid",
 ]  # fmt: skip
 
+#: What rulebooks are about, in the order of lists.
+GROUPS = ("spd", "downsampling", "gate", "context", "sampling", "pyramid")
 #: Places where a block comes beside what is there.
 INSERTED = ("stage_end", "block_end", "input", "pyramid")
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -83,6 +85,12 @@ def _position(value: object) -> object:
 def _param(value: object) -> object:
     if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise expected("a string, an integer, a finite number, true or false")
+    return value
+
+
+def _group(value: object) -> object:
+    if value is not None and value not in GROUPS:
+        raise expected("one of " + ", ".join(GROUPS))
     return value
 
 
@@ -222,7 +230,7 @@ class Rulebook(Record):
 
     name: str
     schema_version: Annotated[Literal[1], BeforeValidator(_schema)] = Field(validation_alias="schema")
-    group: Literal["spd", "downsampling", "gate", "context", "sampling", "pyramid"] | None = None
+    group: Annotated[str | None, BeforeValidator(_group)] = None
     summary: Annotated[str, AfterValidator(_sentence)]
     source: RulebookSource = RulebookSource()
     rules: Annotated[tuple[Rule, ...], AfterValidator(_have_names_of_their_own)] = Field(validation_alias="rule")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from spdify.errors import RulebookError
 from spdify.rulebook.faults import did_you_mean
+from spdify.rulebook.form import GROUPS
 from spdify.rulebook.joining import join_rulebooks
 from spdify.rulebook.parsing import parse_rulebook
 
@@ -36,6 +37,13 @@ def rules_folder() -> Path:
 def list_rulebooks() -> list[str]:
     """Give the names of the rulebooks that come with spdify, sorted."""
     return sorted(file.stem for file in rules_folder().glob(f"*{_SUFFIX}"))
+
+
+def grouped_rulebooks() -> dict[str, list[Rulebook]]:
+    """Give the rulebooks that come with spdify by what they are about, in the order of `GROUPS`, sorted by name."""
+    books = [load_rulebook(name) for name in list_rulebooks()]
+    found = {group: [book for book in books if book.group == group] for group in GROUPS}
+    return {group: held for group, held in found.items() if held}
 
 
 def load_rulebook(name_or_path: str) -> Rulebook:

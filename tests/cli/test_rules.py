@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spdify.rulebook import rules_folder
+from spdify.rulebook.form import GROUPS
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Spdify
 
@@ -16,7 +19,15 @@ RULE = '[[rule]]\nname = "pools"\nrewrite = "replace-max-pool"\nmatch = { path =
 def test_list(spdify: Spdify) -> None:
     assert "spd" in spdify("rules", "list").stdout
     books = json.loads(spdify("rules", "list", "--json").stdout)
-    assert {"name", "summary", "source", "rules"} <= books[0].keys()
+    assert {"name", "group", "summary", "source", "rules"} <= books[0].keys()
+    groups = list(dict.fromkeys(book["group"] for book in books))
+    assert groups == [group for group in GROUPS if group in groups], "in the order of the groups"
+    assert {file.stem for file in rules_folder().glob("*.toml")} == {book["name"] for book in books}
+
+
+def test_the_readme_has_the_table(spdify: Spdify) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert spdify("rules", "list", "--markdown").stdout in text, "run `spdify rules list --markdown`"
 
 
 def test_show_gives_every_parameter(spdify: Spdify) -> None:

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from safetensors.torch import load_file
 
 import spdify
-from spdify.bundle import locking
-from spdify.errors import BundleError, UsageError
+from spdify.bundle import locking, read_record
+from spdify.errors import BundleError, NothingToConvertError, UsageError
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.studying import Study, is_study, read_study, resume_study, run_study
 from spdify.records import EpochResult, Machine
 from spdify.reporting.documents import document_page
 from spdify.training import make_recipe
+
+if TYPE_CHECKING:
+    from spdify.reporting.studies import StudyPage
 
 RECIPE = make_recipe("paper-cifar10", {"epochs": 2, "batch_size": 128, "lr": 0.05})
 CODE = f"{Path(__file__).with_name('training_networks.py')}:tiny"
@@ -116,5 +120,70 @@ def test_refusals(tmp_path: Path) -> None:
         run_study(STUDY.model_copy(update={"sizes": (8, 8)}), tmp_path / "out")
     with pytest.raises(BundleError, match="cannot read") as caught:
         read_study(tmp_path)
-    assert "--compare-baseline" in caught.value.hint
+    assert "spdify study" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+CONTEST = STUDY.model_copy(
+    update={
+        "model": CODE.replace(":tiny", ":staged"), "sizes": (8,), "contenders": (("spd",), ("spd", "cbam")),
+        "overrides": ("cbam/gate.reduction=2",), "recipe": make_recipe("paper-cifar10", {"epochs": 1}), "seeds": (0,),
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyPage]:
+    place = tmp_path_factory.mktemp("contest") / "study"
+    return place, run_study(CONTEST, place)
+
+
+def test_a_network_for_each_rulebook(contest: tuple[Path, StudyPage]) -> None:
+    folder, page = contest
+    assert page.arms == ["spd", "spd+cbam", "original"]
+    assert len(page.runs) == 3
+    rules = {
+        arm: {d.rule for plan in read_record(folder / "runs" / f"{arm}-8-seed0" / "start").plans for d in plan.applied}
+        for arm in page.arms
+    }
+    assert rules == {"spd": {"strided-conv"}, "spd+cbam": {"spd/strided-conv", "cbam/gate"}, "original": set()}
+    params = {arm: page.of(arm, 8)[0].result.cost.params for arm in page.arms}
+    assert params["spd+cbam"] > params["spd"] > params["original"]
+    starts = {round(page.starts[arm, 8], 6) for arm in page.arms}
+    assert len(starts) == 1, "what keeps the function keeps the accuracy"
+
+
+def test_page_of_a_contest(contest: tuple[Path, StudyPage]) -> None:
+    folder, page = contest
+    text = (folder / "report.md").read_text()
+    assert "| network | before | after | difference | parameters | MACs |" in text
+    assert all(f"| {arm} | " in text for arm in page.arms)
+    assert "Converted with spd, cbam." in text
+    for name in ("macs-8.svg", "time.svg"):
+        picture = (folder / name).read_text()
+        assert picture.count("<circle") == 3
+        assert f"]({name})" in text
+    assert not list(folder.glob("curves*"))
+    with (folder / "results.csv").open() as stream:
+        assert {row["network"] for row in csv.DictReader(stream)} == set(page.arms)
+    assert read_study(folder) == CONTEST
+
+
+def test_a_contest_is_resumed(contest: tuple[Path, StudyPage]) -> None:
+    folder, page = contest
+    again = resume_study(folder)
+    assert [run.result for run in again.runs] == [run.result for run in page.runs]
+
+
+def test_refusals_of_a_contest(tmp_path: Path) -> None:
+    for changes, words in (
+        ({"contenders": (("spd",), ("spd",))}, "same rulebooks twice"),
+        ({"contenders": (("none",),)}, "cannot compare a network with itself"),
+        ({"overrides": ("gate.reduction=2",)}, "expected book/rule.param=value"),
+        ({"overrides": ("dcn/gate.reduction=2",)}, "expected book/rule.param=value"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run_study(CONTEST.model_copy(update=changes), tmp_path / "out")
+    with pytest.raises(NothingToConvertError, match=r"with cbam of spd\+cbam: it has no part in a comparison"):
+        run_study(CONTEST.model_copy(update={"model": CODE}), tmp_path / "out")
     assert not (tmp_path / "out").exists()

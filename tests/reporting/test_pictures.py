@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
-from spdify.reporting.pictures import Line, _ticks, line_chart
+from spdify.reporting.pictures import Dot, Line, _apart, _ticks, dot_chart, line_chart
 
 
 def chart(*lines: Line) -> ET.Element:
@@ -49,3 +50,24 @@ def test_ticks_hold_the_range(least: float, most: float, whole: bool) -> None:
     assert ticks == sorted(set(ticks))
     if whole:
         assert all(tick == int(tick) for tick in ticks)
+
+
+def test_dots_are_where_they_belong_and_their_names_apart() -> None:
+    dots = [Dot("a", 1, 50), Dot("b", 1, 50, 2.0), Dot("o", 3, 40, kind="original")]
+    picture = ET.fromstring(dot_chart("t", "d", dots, across="x", up="y"))  # noqa: S314 - our own
+    circles = [e for e in picture.iter() if e.tag.endswith("circle")]
+    (ax, ay), (bx, by), (ox, oy) = [(float(c.get("cx", "nan")), float(c.get("cy", "nan"))) for c in circles]
+    assert (ax, ay) == (bx, by)
+    assert ox > ax
+    assert oy > ay
+    assert [c[0].text for c in circles] == ["a: 50 at 1", "b: 50 ± 2 at 1", "o: 40 at 3"]
+    heights = {e.text: float(e.get("y", "nan")) for e in picture.iter() if e.tag.endswith("text")}
+    assert abs(heights["a"] - heights["b"]) >= 15
+
+
+@pytest.mark.parametrize("heights", [[5.0], [1.0, 1.0, 1.0], [30.0, 0.0, 10.0], [0.0, 100.0, 101.0]])
+def test_heights_are_moved_apart_in_their_order(heights: list[float]) -> None:
+    moved = _apart(heights, 15)
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    gaps = [moved[b] - moved[a] for a, b in pairwise(order)]
+    assert all(gap >= 15 - 1e-9 for gap in gaps)

@@ -1,0 +1,66 @@
+"""`spdify study`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Spdify
+
+STAGED = """
+from torch import nn
+
+def block(a, b):
+    return nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.ReLU())
+
+def build():
+    return nn.Sequential(block(3, 4), block(4, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+"""
+
+
+@pytest.fixture
+def network(folder: Path) -> str:
+    (folder / "staged.py").write_text(STAGED, encoding="utf-8")
+    return "staged.py:build"
+
+
+def test_study(spdify: Spdify, folder: Path, network: str) -> None:
+    more = ("--data", "digits", "--epochs", "1", "--seeds", "1", "--recipe-set", "warmup_epochs=0")
+    result = spdify("study", network, "--rules", "spd,spd+se", "--set", "se/gate.reduction=2", *more)
+    place = folder / "zoo_results" / "studies" / "build-digits"
+    assert "run 3 of 3: original-native-seed0" in result.stderr
+    assert (place / "report.html").exists()
+    study = json.loads((place / "study.json").read_text())
+    assert study["contenders"] == [["spd"], ["spd", "se"]]
+    again = json.loads(spdify("study", "--resume", str(place), "--json", "-q").stdout)
+    assert [run["arm"] for run in again["runs"]] == ["spd", "spd+se", "original"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "expected a model and --rules"),
+        (("staged.py:build",), "expected a model and --rules"),
+        (("staged.py:build", "--rules", "spd,,se"), "cannot read --rules 'spd,,se'"),
+        (("staged.py:build", "--rules", "spd+"), "cannot read --rules 'spd+'"),
+        (("staged.py:build", "--rules", "spd,se", "--set", "gate.reduction=2"), "expected book/rule.param=value"),
+        (("staged.py:build", "--rules", "spd,se,spd"), "same rulebooks twice"),
+        (("staged.py:build", "--rules", "spd", "--resolution", "x"), "cannot read --resolution"),
+    ],
+)
+def test_usage(spdify: Spdify, folder: Path, network: str, arguments: tuple[str, ...], words: str) -> None:
+    result = spdify("study", *arguments, "--data", "digits", "-o", "out", code=2)
+    assert words in result.stderr.replace("\n", " ")
+    assert network
+    assert not (folder / "out").exists()
+
+
+def test_a_rulebook_with_nothing_to_do(spdify: Spdify, folder: Path) -> None:
+    result = spdify("study", "net.py:build", "--rules", "spd,cbam", "--data", "digits", "-o", "out", code=4)
+    assert "with cbam of cbam" in result.stderr
+    assert not (folder / "out").exists()
