@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from spdify.rulebook import KEEP, Match, Rule, Rulebook
@@ -11,7 +12,7 @@ from spdify.rulebook import KEEP, Match, Rule, Rulebook
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spdify.records import Decision, Plan, SiteOptions
+    from spdify.records import Decision, Plan, Site, SiteOptions
 
 _NOT_KEBAB = re.compile(r"[^a-z0-9]+")
 
@@ -29,10 +30,13 @@ def budget_rulebook(
     """
     options = {site.site: site for site in sites}
     rules: list[Rule] = []
+    places: Counter[str] = Counter()  # of what downsamples: of other kinds, what is kept is not in a plan
     for index, decision in enumerate(plan.decisions):
+        place = places[decision.site.kind]
+        places[decision.site.kind] += 1
         if decision.rule is not None:
             name = _name(decision.site.name, index, {rule.name for rule in rules})
-            rules.append(_rule(name, index, decision, options.get(decision.site.name), reasons))
+            rules.append(_rule(name, place, decision, options.get(decision.site.name), reasons))
     return Rulebook(
         name=f"{rulebook.name}-budget",
         schema_version=1,
@@ -42,10 +46,19 @@ def budget_rulebook(
     )
 
 
-def _rule(name: str, index: int, decision: Decision, site: SiteOptions | None, reasons: Mapping[str, str]) -> Rule:
-    """Make the rule of one site; its place makes it the only one that fits, where several calls share a path."""
-    path = decision.site.path
-    match = Match(path=(glob.escape(path),) if path else None, position=str(index))
+def _match(site: Site, place: int) -> Match:
+    """Match one site alone; its place tells several calls that share a path apart."""
+    path = (glob.escape(site.path),) if site.path else None
+    if site.kind == "downsampling":
+        return Match(path=path, position=str(place))
+    if site.kind == "convolution":
+        return Match(path=path, stride=1)
+    return Match.model_validate({"path": path, "operator": site.operator})
+
+
+def _rule(name: str, place: int, decision: Decision, site: SiteOptions | None, reasons: Mapping[str, str]) -> Rule:
+    """Make the rule of one site."""
+    match = _match(decision.site, place)
     if site is not None and site.chosen != KEEP:
         params = next(form.params for form in site.forms if form.name == site.chosen)
         return Rule(name=name, rewrite=site.rewrite, match=match, params=params)

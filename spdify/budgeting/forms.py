@@ -140,5 +140,5 @@ def _size(site: Site) -> Shape:
 
 
 def _params(model: nn.Module, site: Site) -> int:
-    """Give the number of parameters that go away with a site's module; a functional call has none of its own."""
+    """Give the number of parameters that go away with a site's module; a call or an insertion has none of its own."""
     return 0 if site.operation else sum(p.numel() for p in model.get_submodule(site.path).parameters())

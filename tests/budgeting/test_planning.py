@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from torch import nn
 
-from spdify.budgeting import BudgetSettings
+from spdify.budgeting import BudgetSettings, plan_within
 from spdify.engine import plan_model
 from spdify.errors import NothingToConvertError, UsageError
+from spdify.graph import survey
 from spdify.records import Plan
 from spdify.rulebook import load_rules
-from tests.budgeting.networks import Planner, chosen
+from tests.budgeting.networks import Planner, chosen, inputs_of, meta_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,3 +131,15 @@ def test_paths_with_globs_in_them() -> None:
     plan = Planner(model, 16)("macs=+60%")
     assert [d.action for d in plan.decisions] == ["applied", "kept"]
     assert [d.rule for d in plan.decisions] == ["odd-0", "odd-0-x"]
+
+
+def test_blocks_behind_stages_are_bought_like_all_else() -> None:
+    model, inputs, book = meta_model("resnet10t"), inputs_of(64), load_rules(("spd", "cbam"))
+    seen = survey(model, inputs, book.kinds)
+    for budget in ("macs=+6%", "params=+0.2%"):
+        plan = plan_within(model, seen, book, BudgetSettings.read(budget, "resolution"), inputs=inputs, fixed={})
+        assert plan.budget is not None
+        bought = {site.site for site in plan.budget.sites if site.chosen != "keep"}
+        assert bought == {d.site.name for d in plan.applied}
+        assert any(d.site.inserted for d in plan.applied)
+    assert len(bought) < len(plan.budget.sites)
