@@ -1,5 +1,6 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
+from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
@@ -16,8 +17,13 @@ from spdify.blocks.spd_pointwise_conv import SPDPointwiseConv
 from spdify.blocks.spd_std_conv import SPDStdConv, SPDStdPointwiseConv
 from spdify.blocks.spd_subsample import SPDSubsample
 from spdify.blocks.std_conv_spd import StdConvSPD
+from spdify.blocks.unstrided_conv import UnstridedConv
 
 __all__ = [
+    "BlurredActivation",
+    "BlurredAvgPool",
+    "BlurredConv",
+    "BlurredMaxPool",
     "ConvSPD",
     "ConvolutionalBlockAttention",
     "SPDAvgPool",
@@ -35,5 +41,6 @@ __all__ = [
     "SpaceToDepth",
     "SqueezeExcitation",
     "StdConvSPD",
+    "UnstridedConv",
     "space_to_depth",
 ]

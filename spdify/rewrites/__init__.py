@@ -5,6 +5,7 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 
 from typing import Any
 
+from spdify.rewrites.anti_aliasing import AntiAlias
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
@@ -19,6 +20,7 @@ from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "anti-alias": AntiAlias,
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
@@ -34,6 +36,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
 
 __all__ = [
     "REGISTRY",
+    "AntiAlias",
     "FoldPool",
     "InsertAttention",
     "InsertSqueezeExcitation",

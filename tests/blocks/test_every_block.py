@@ -10,6 +10,10 @@ import torch
 from torch import fx, nn
 
 from spdify.blocks import (
+    BlurredActivation,
+    BlurredAvgPool,
+    BlurredConv,
+    BlurredMaxPool,
     ConvSPD,
     SpaceToDepth,
     SPDAvgPool,
@@ -24,6 +28,7 @@ from spdify.blocks import (
     SPDStdPointwiseConv,
     SPDSubsample,
     StdConvSPD,
+    UnstridedConv,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +82,14 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "functional": Given,
     "group norm": lambda: SPDGroupNorm(1, 4, 2),
     "batch norm": lambda: SPDBatchNorm2d(2, 2),
+    "unstrided": lambda: UnstridedConv(4, 8, 3, 2, 1, groups=2),
+    "unstrided, same": lambda: UnstridedConv(4, 8, 3, padding_mode="same"),
+    "blurred conv": lambda: BlurredConv(4, 8, 3, (2, 3), 1, taps=5),
+    "blurred conv, pointwise": lambda: BlurredConv(4, 8, 1, blur_padding="reflect"),
+    "blurred max": lambda: BlurredMaxPool(3, 2, 1, ceil_mode=True),
+    "blurred max, same": lambda: BlurredMaxPool(3, 2, same=True, blur_padding="zeros"),
+    "blurred average": lambda: BlurredAvgPool(2, 2),
+    "blurred activation": lambda: BlurredActivation(nn.SiLU()),
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
