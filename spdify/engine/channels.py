@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.leading import choose_leaders
 from spdify.graph.following import activation_after
 from spdify.graph.propagation import propagate
 from spdify.graph.walk import Start
@@ -82,7 +83,7 @@ def exact_part(plan: Plan, survey: Survey) -> Plan:
     exact = [d for d in plan.applied if d.claim is not None and d.claim.value == "exact"]
     if len(exact) == len(plan.applied):
         return plan
-    decisions, adjustments = carry_channels(survey, exact)
+    decisions, adjustments = carry_channels(survey, choose_leaders(exact))
     return plan.model_copy(update={"decisions": tuple(decisions), "adjustments": adjustments})
 
 

@@ -67,7 +67,7 @@ class Rewrite(ABC, Generic[ParamsT]):
         raise NotImplementedError
 
     def resizes(self) -> bool:
-        """Whether the block's output has another size than the site's: the network may not run with that."""
+        """Whether the block's output has another size than the site's, or may learn one: does the network run so?"""
         return False
 
     def forms(self, site: Site) -> dict[str, Self]:  # noqa: ARG002 - for rewrites with several
@@ -98,6 +98,18 @@ class Rewrite(ABC, Generic[ParamsT]):
     def completed(self, site: Site, y: Tensor) -> Tensor:  # noqa: ARG002 - most blocks are all there is
         """Do to a block's output what else takes the site's place, but for the activation: as one site is proved."""
         return y
+
+    def level(self, site: Site) -> str:  # noqa: ARG002 - most learn no sizes
+        """Name the level of a network whose blocks learn one size together; empty where the block learns none."""
+        return ""
+
+    def led_by(self, path: str) -> Self:
+        """Give the rewrite whose block reads the size of the block at `path`; of an empty one, it has its own."""
+        raise NotImplementedError
+
+    def leader(self) -> str:
+        """Give the path of the block whose size this one's block reads; empty for none."""
+        return ""
 
     def reads(self, site: Site) -> dict[str, Shape]:  # noqa: ARG002 - a pool has no tensors
         """Give name and shape of each tensor of the site's module that the new weights are made from."""
