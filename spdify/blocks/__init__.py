@@ -2,6 +2,7 @@
 
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD
+from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.spd_avg_pool import SPDAvgPool
@@ -26,6 +27,8 @@ __all__ = [
     "BlurredMaxPool",
     "ConvSPD",
     "ConvolutionalBlockAttention",
+    "DynamicConv",
+    "DynamicPool",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",

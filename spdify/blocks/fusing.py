@@ -16,6 +16,7 @@ from torch import nn
 
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD, first_phase
+from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
@@ -214,6 +215,8 @@ def _strided(block: nn.Module) -> nn.Module:
 
 _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
     ConvSPD: _conv_spd,
+    DynamicConv: lambda block: block.frozen(),
+    DynamicPool: lambda block: block.frozen(),
     SPDAvgPool: _avg_pool,
     SPDCondConv: _strided,
     SPDConv: _spd_conv,

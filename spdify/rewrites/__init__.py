@@ -10,6 +10,7 @@ from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.cbam import InsertAttention
+from spdify.rewrites.dynamic_pool import LearnRatio
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
@@ -24,6 +25,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
+    "learn-ratio": LearnRatio,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
     "replace-blur-pool": ReplaceBlurPool,
@@ -40,6 +42,7 @@ __all__ = [
     "FoldPool",
     "InsertAttention",
     "InsertSqueezeExcitation",
+    "LearnRatio",
     "RemovePool",
     "ReplaceAveragePool",
     "ReplaceBlurPool",
