@@ -2,7 +2,7 @@
 
 With a ratio r, an axis of n positions gets round(n·r) cells of 1/r positions each. Cell i has its centre at
 p = (i + 1/2)/r - 1/2, and holds the maximum of the map, interpolated linearly, at p ± 1/(4r) along every axis. All
-these points are at (j + 1/2)/(2r) - 1/2, j = 0, 1 …: the map is resized to twice the cells, and a max pool of 2 follows.
+these points are at (j + 1/2)/(2r) - 1/2, j = 0, 1 …: the map is resized to twice the cells, then comes a max pool of 2.
 At r = 1/2 the points are the positions themselves: it is a max pool of 2. The ratio learns through the points.
 """
 
@@ -43,11 +43,16 @@ def dynamic_pool(x: Tensor, ratio: Tensor | None, known: Numbers, up: Halves) ->
     numbers = numbers_of(ratio, known)
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     ratios = torch.tensor(numbers, device=x.device, dtype=exact) if ratio is None else ratio.to(exact)
-    steps = HALF / ratios.clamp(LEAST, MOST)
+    steps = HALF / bounded(ratios)
     for i, (number, halves_up) in enumerate(zip(numbers, up, strict=True)):
         axis = i - len(numbers)
         x = _resampled(x, axis, 2 * cells(x.shape[axis], number, up=halves_up), steps[i])
     return MAX_POOLS[len(numbers)](x, 2)
+
+
+def bounded(ratio: Tensor) -> Tensor:
+    """Keep a ratio within its bounds; its gradient goes on beyond, so that it can come back."""
+    return ratio + (ratio.clamp(LEAST, MOST) - ratio).detach()
 
 
 def cells(size: int, ratio: float, *, up: bool) -> int:
@@ -98,7 +103,7 @@ class DynamicPool(LearnedSize):
 
     def shares(self) -> Tensor:
         """Give the ratio of each axis."""
-        return self.known_or_learned().clamp(LEAST, MOST)
+        return bounded(self.known_or_learned())
 
     def known_or_learned(self) -> Tensor:
         """Give the parameter, or the numbers that it stays at."""

@@ -62,7 +62,7 @@ class LearnedSize(nn.Module):
         own: nn.Parameter | None = getattr(self, self.PARAMETER)
         if own is not None:
             with torch.no_grad():
-                own.copy_(torch.tensor(numbers, device=own.device))
+                own.copy_(torch.tensor(numbers, dtype=own.dtype, device=own.device))
         self.known = numbers
 
     def follow(self, leader: LearnedSize) -> None:

@@ -111,6 +111,14 @@ def finetune(
         int | None,
         typer.Option(metavar="N", help="First epochs in which only new weights change.", rich_help_panel=RECIPE),
     ] = None,
+    size_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            rich_help_panel=RECIPE,
+            help="What the loss grows by for each GMAC, where the network learns its sizes (rulebook dynopool).",
+        ),
+    ] = None,
     recipe_set: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,7 +205,7 @@ def finetune(
 
             changes = {
                 "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
-                "weight_decay": weight_decay, "only_new_epochs": only_new_epochs,
+                "weight_decay": weight_decay, "only_new_epochs": only_new_epochs, "size_penalty": size_penalty,
             }  # fmt: skip
             build = o.build_arguments(
                 pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,
