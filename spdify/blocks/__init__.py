@@ -5,6 +5,7 @@ from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -21,6 +22,8 @@ from spdify.blocks.std_conv_spd import StdConvSPD
 from spdify.blocks.unstrided_conv import UnstridedConv
 
 __all__ = [
+    "AdaptedConv",
+    "AdaptedPool",
     "BlurredActivation",
     "BlurredAvgPool",
     "BlurredConv",

@@ -21,6 +21,7 @@ from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
+from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -214,6 +215,8 @@ def _strided(block: nn.Module) -> nn.Module:
 
 
 _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
+    AdaptedConv: lambda block: block.frozen(),
+    AdaptedPool: lambda block: block.frozen(),
     ConvSPD: _conv_spd,
     DynamicConv: lambda block: block.frozen(),
     DynamicPool: lambda block: block.frozen(),

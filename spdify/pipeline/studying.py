@@ -247,7 +247,9 @@ def _start(  # noqa: PLR0913 - what to train, on what, where
         study.rules if task.arm == "converted" else NO_RULES, study.overrides, study.proof, study.init,
         study.width_factor, study.depth_factor, seed=task.seed,
     )  # fmt: skip
-    training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
+    # The original learns no sizes that could cost something.
+    recipe = study.recipe if task.arm == "converted" else study.recipe.model_copy(update={"size_penalty": 0.0})
+    training = TrainingSettings(recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
     finetune(
         model, place, data=dataset, data_options=_data_options(study, download=False), conversion=conversion,
         training=training, build=_build(study, task, dataset), code=code if is_bundle(model) else None,

@@ -15,12 +15,14 @@ from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
 from spdify.rewrites.se import InsertSqueezeExcitation
+from spdify.rewrites.shape_adaptor import AdaptShape
 from spdify.rewrites.stem import ReplaceStem
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "adapt-shape": AdaptShape,
     "anti-alias": AntiAlias,
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
@@ -38,6 +40,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
 
 __all__ = [
     "REGISTRY",
+    "AdaptShape",
     "AntiAlias",
     "FoldPool",
     "InsertAttention",
