@@ -1010,6 +1010,7 @@ class Recipe(Record):
             one.
         ema_decay: Decay of averaged weights, which are then those that are measured and saved; 0 for none.
         clip_grad: Largest norm of all gradients; 0 for no limit.
+        size_penalty: What the loss grows by for each GMAC of one image, where the network learns sizes; 0 for nothing.
     """
 
     name: str
@@ -1035,6 +1036,7 @@ class Recipe(Record):
     aa: str = ""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     clip_grad: float = Field(default=0.0, ge=0)
+    size_penalty: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Machine(Record):

@@ -1,8 +1,11 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
+from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD
+from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -16,10 +19,19 @@ from spdify.blocks.spd_pointwise_conv import SPDPointwiseConv
 from spdify.blocks.spd_std_conv import SPDStdConv, SPDStdPointwiseConv
 from spdify.blocks.spd_subsample import SPDSubsample
 from spdify.blocks.std_conv_spd import StdConvSPD
+from spdify.blocks.unstrided_conv import UnstridedConv
 
 __all__ = [
+    "AdaptedConv",
+    "AdaptedPool",
+    "BlurredActivation",
+    "BlurredAvgPool",
+    "BlurredConv",
+    "BlurredMaxPool",
     "ConvSPD",
     "ConvolutionalBlockAttention",
+    "DynamicConv",
+    "DynamicPool",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",
@@ -35,5 +47,6 @@ __all__ = [
     "SpaceToDepth",
     "SqueezeExcitation",
     "StdConvSPD",
+    "UnstridedConv",
     "space_to_depth",
 ]

@@ -131,7 +131,7 @@ class ConvSPD(nn.Module):
         dims = len(self.stride)
         self.kernel_size, pads, spread = (per_axis(value, dims) for value in (kernel_size, padding, dilation))
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.window = _window_of(self.kernel_size, self.stride, pads, spread, padding_mode)
+        self.window = window_of(self.kernel_size, self.stride, pads, spread, padding_mode)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         shape = (out_channels, out_channels // groups * math.prod(self.stride), *[1] * dims)
@@ -164,7 +164,7 @@ class ConvSPD(nn.Module):
         return text if self.reduction_weight is None else f"{text}, reduce=True"
 
 
-def _window_of(
+def window_of(
     kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], mode: str
 ) -> ConvWindow:
     """Part the padding into that of the convolution, zeros, and that which comes before."""

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD, first_phase
+from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
+from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -32,6 +35,7 @@ from spdify.blocks.spd_pointwise_conv import SPDPointwiseConv, one_phase
 from spdify.blocks.spd_std_conv import SPDStdConv, SPDStdPointwiseConv, standardised
 from spdify.blocks.spd_subsample import SPDSubsample
 from spdify.blocks.std_conv_spd import StdConvSPD
+from spdify.blocks.unstrided_conv import UnstridedConv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +215,11 @@ def _strided(block: nn.Module) -> nn.Module:
 
 
 _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
+    AdaptedConv: lambda block: block.frozen(),
+    AdaptedPool: lambda block: block.frozen(),
     ConvSPD: _conv_spd,
+    DynamicConv: lambda block: block.frozen(),
+    DynamicPool: lambda block: block.frozen(),
     SPDAvgPool: _avg_pool,
     SPDCondConv: _strided,
     SPDConv: _spd_conv,
@@ -225,10 +233,15 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 }
 #: Blocks that are what they are: they move positions to channels for whoever comes next, or choose among others.
 NO_OTHER_FORM: dict[type[nn.Module], str] = {
+    BlurredActivation: "it is deployed as it is",
+    BlurredAvgPool: "it is deployed as it is",
+    BlurredConv: "it is deployed as it is",
+    BlurredMaxPool: "it is deployed as it is",
     ConvolutionalBlockAttention: "it is deployed as it is",
     SqueezeExcitation: "it is deployed as it is",
     SpaceToDepth: "the next layers read all positions as channels",
     SPDBatchNorm2d: "it normalises channels that were positions",
     SPDGroupNorm: "it normalises channels that were positions",
+    UnstridedConv: "it is deployed as it is",
     SPDPerChannels: "it chooses among blocks, each of which is fused",
 }

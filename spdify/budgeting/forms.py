@@ -55,7 +55,7 @@ def site_options(
     for decision in plan.applied:
         site = decision.site
         rewrite = make_rewrite(decision.rewrite or "", decision.params, where=site.name)
-        if rewrite.leaves(site) is not None or rewrite.resizes() or rewrite.activation():
+        if rewrite.leaves(site) is not None or rewrite.resizes() or rewrite.activation(site):
             reasons[site.name] = f"{decision.rewrite} changes what other layers read and cost"
             continue
         held = fixed.get(decision.rule or "", ())

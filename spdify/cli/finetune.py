@@ -87,6 +87,7 @@ def finetune(
         int | None,
         typer.Option(metavar="N", help="First epochs in which only new weights change.", rich_help_panel=o.RECIPE),
     ] = None,
+    size_penalty: o.SizePenalty = None,
     recipe_set: o.RecipeSet = None,
     device: o.Device = "auto",
     amp: o.Amp = "no",
@@ -151,7 +152,7 @@ def finetune(
 
             changes = {
                 "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
-                "weight_decay": weight_decay, "only_new_epochs": only_new_epochs,
+                "weight_decay": weight_decay, "only_new_epochs": only_new_epochs, "size_penalty": size_penalty,
             }  # fmt: skip
             build = o.build_arguments(
                 pretrained=pretrained, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans,

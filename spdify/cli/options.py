@@ -197,6 +197,14 @@ Optimizer = Annotated[
     typer.Option("--optimizer", "--opt", metavar="NAME", help="As timm.optim calls it.", rich_help_panel=RECIPE),
 ]
 WeightDecay = Annotated[float | None, typer.Option(metavar="X", help="Weight decay.", rich_help_panel=RECIPE)]
+SizePenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=RECIPE,
+        help="What the loss grows by for each GMAC, where the network learns its sizes (rulebook dynopool).",
+    ),
+]
 RecipeSet = Annotated[
     list[str] | None,
     typer.Option(

@@ -65,6 +65,7 @@ def study(
     lr: o.LearningRate = None,
     optimizer: o.Optimizer = None,
     weight_decay: o.WeightDecay = None,
+    size_penalty: o.SizePenalty = None,
     recipe_set: o.RecipeSet = None,
     device: o.Device = "auto",
     amp: o.Amp = "no",
@@ -112,7 +113,7 @@ def study(
 
             changes = {
                 "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
-                "weight_decay": weight_decay,
+                "weight_decay": weight_decay, "size_penalty": size_penalty,
             }  # fmt: skip
             contenders = _contenders(rules or "")
             asked = Asked(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from spdify.blocks import SPDBatchNorm2d, SPDGroupNorm
+from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import follow_change
 from spdify.engine.places import keep_place, place_of
 from spdify.errors import PlanError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: What a stem's activation may become.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+#: The block of an adjustment whose module becomes part of what the rewrite of its site makes.
+HELD = "held"
 
 
 def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -41,13 +44,18 @@ def adjust_modules(model: nn.Module, plan: Plan, places: Mapping[str, tuple[str,
         if place_of(adjustment.path, replaced) is None and (
             adjustment.tensors or adjustment.numbers or adjustment.block
         ):
-            adjust(model, adjustment)
+            adjust(model, adjustment, plan)
             changed.append(adjustment.path)
     return tuple(changed)
 
 
-def adjust(model: nn.Module, adjustment: Adjustment) -> None:
-    """Give one module its new channels, in place.
+def adjust(model: nn.Module, adjustment: Adjustment, plan: Plan | None = None) -> None:
+    """Give one module its new channels, or another in its place.
+
+    Args:
+        model: Changed in place.
+        adjustment: Of a module in it.
+        plan: What the adjustment belongs to; only where a rewrite makes what takes the module's place.
 
     Raises:
         PlanError: It is not in the model, or not as it was planned.
@@ -66,11 +74,20 @@ def adjust(model: nn.Module, adjustment: Adjustment) -> None:
             raise _differs(adjustment, f"no {name}")
         setattr(module, name, value)
     if adjustment.block:
-        block = _block(module, adjustment, before)
+        block = _held(module, adjustment, plan) if adjustment.block == HELD else _block(module, adjustment, before)
         keep_place(module, block)
         for path in (adjustment.path, *adjustment.aliases):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, block)
+
+
+def _held(module: nn.Module, adjustment: Adjustment, plan: Plan | None) -> nn.Module:
+    """Have the rewrite of the adjustment's site make what holds a module."""
+    decision = next((d for d in plan.applied if d.site.name in adjustment.sites), None) if plan is not None else None
+    if decision is None:
+        raise _differs(adjustment, "no site that it belongs to")
+    rewrite = make_rewrite(decision.rewrite or "", decision.params, where=f"the plan, site {decision.site.name}")
+    return rewrite.around(decision.site, module).train(module.training)
 
 
 def _block(module: nn.Module, adjustment: Adjustment, before: int) -> nn.Module:

@@ -13,6 +13,7 @@ from spdify.engine.binding import make_rewrite
 from spdify.engine.carrying import as_it_runs, changed_tensors
 from spdify.engine.classifiers import replace_heads
 from spdify.engine.guards import guard_classifier, guard_folding
+from spdify.engine.leading import link_blocks
 from spdify.engine.places import block_places, keep_place
 from spdify.engine.repeating import repeat_blocks
 from spdify.engine.ultralytics_hooks import remember
@@ -139,6 +140,7 @@ def rebuild(model: nn.Module, plan: Plan) -> None:
             _check_expression(model.get_submodule(site.path), site)
     for path, chosen in edits.items():
         edit_module(model.get_submodule(path), tuple(chosen))
+    link_blocks(model, plan)
     adjusted = adjust_modules(model, plan, places)
     guard_classifier(model, adjusted)
     inserted = {d.site.block_path for d in plan.applied if d.site.inserted}

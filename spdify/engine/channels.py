@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spdify.engine.binding import make_rewrite
+from spdify.engine.leading import choose_leaders
 from spdify.graph.following import activation_after
 from spdify.graph.propagation import propagate
 from spdify.graph.walk import Start
@@ -39,14 +40,16 @@ def carry_channels(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[
 
 
 def _with_activations(survey: Survey, decisions: Sequence[Decision]) -> tuple[list[Decision], tuple[Adjustment, ...]]:
-    """Find the activations that become others with a site; where there is none to be found, the site is refused."""
+    """Find the activations that become others with a site.
+
+    Where there is none to be found, the rewrite's form without one takes its place, or the site is refused.
+    """
     result, adjustments = [], []
     for decision in decisions:
         wanted = _activation_of(decision)
         path = activation_after(survey.flows, decision.site.path) if wanted else None
         if wanted and (path is None or survey.facts.aliases(path)):
-            reason = 'no activation of its own comes after it (set activation = "keep")'
-            decision = decision.model_copy(update={"action": "refused", "claim": None, "reason": reason})  # noqa: PLW2901
+            decision = _without_activation(decision)  # noqa: PLW2901
         elif path is not None:
             kind = type(survey.facts.module(path)).__name__
             adjustments.append(
@@ -59,7 +62,17 @@ def _with_activations(survey: Survey, decisions: Sequence[Decision]) -> tuple[li
 def _activation_of(decision: Decision) -> str:
     if decision.action != "applied" or decision.rewrite is None:
         return ""
-    return make_rewrite(decision.rewrite, decision.params, where=decision.site.name).activation()
+    return make_rewrite(decision.rewrite, decision.params, where=decision.site.name).activation(decision.site)
+
+
+def _without_activation(decision: Decision) -> Decision:
+    other = make_rewrite(decision.rewrite or "", decision.params, where=decision.site.name).without_activation()
+    if other is None:
+        reason = 'no activation of its own comes after it (set activation = "keep")'
+        return decision.model_copy(update={"action": "refused", "claim": None, "reason": reason})
+    rewrite, words = other
+    found = {"params": rewrite.params.model_dump(), "claim": rewrite.claim(decision.site)}
+    return decision.model_copy(update=found | {"reason": f"no activation of its own comes after it: {words}"})
 
 
 def exact_part(plan: Plan, survey: Survey) -> Plan:
@@ -70,7 +83,7 @@ def exact_part(plan: Plan, survey: Survey) -> Plan:
     exact = [d for d in plan.applied if d.claim is not None and d.claim.value == "exact"]
     if len(exact) == len(plan.applied):
         return plan
-    decisions, adjustments = carry_channels(survey, exact)
+    decisions, adjustments = carry_channels(survey, choose_leaders(exact))
     return plan.model_copy(update={"decisions": tuple(decisions), "adjustments": adjustments})
 
 

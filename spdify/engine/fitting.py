@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spdify.blocks.learned_size import try_sizes
 from spdify.engine.applying import apply
 from spdify.engine.binding import make_rewrite
 from spdify.engine.channels import carry_channels
+from spdify.engine.leading import choose_leaders
 from spdify.engine.planning import make_plan
 from spdify.errors import TraceError
 from spdify.graph import fingerprint
@@ -45,11 +47,15 @@ def plan_model(
     plan = make_plan(survey, rulebook, fingerprint=fingerprint(model), inputs=inputs, init=init)
     if not any(_resizes(decision) for decision in plan.applied):
         return plan
+    reason = "the network does not run without it"
     try:
-        take_census(apply(model, plan), inputs, mode="eval")
+        converted = apply(model, plan)
+        take_census(converted, inputs, mode="eval")
+        if try_sizes(converted):
+            reason = "the network does not run with other sizes there"
+            take_census(converted, inputs, mode="eval")
     except TraceError as error:
-        reason = f"the network does not run without it: {error.message}"
-        return _refused(plan, survey, reason)
+        return _refused(plan, survey, f"{reason}: {error.message}")
     return plan
 
 
@@ -63,5 +69,5 @@ def _refused(plan: Plan, survey: Survey, reason: str) -> Plan:
     """Refuse all that resizes, and follow the channels of the rest anew."""
     refusal = {"action": "refused", "claim": None, "reason": reason}
     decisions = [d.model_copy(update=refusal) if _resizes(d) else d for d in plan.decisions]
-    decisions, adjustments = carry_channels(survey, decisions)
+    decisions, adjustments = carry_channels(survey, choose_leaders(decisions))
     return plan.model_copy(update={"decisions": tuple(decisions), "adjustments": adjustments})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spdify.engine.binding import bind
 from spdify.engine.channels import carry_channels
+from spdify.engine.leading import choose_leaders
 from spdify.records import Claim, Decision, LeftAlone, Plan
 from spdify.rulebook import KEEP, first_match
 
@@ -49,7 +50,7 @@ def make_plan(
         # Where nothing is put, or an ordinary convolution stays, there is nothing to tell.
         if site.kind == "downsampling" or decision.action != "kept":
             decisions.append(decision)
-    decisions, adjustments = carry_channels(survey, decisions)
+    decisions, adjustments = carry_channels(survey, choose_leaders(decisions))
     if init == "random":
         decisions = [_reinitialised(d) for d in decisions]
     return Plan(

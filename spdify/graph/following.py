@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def activation_after(flows: Sequence[Flow], path: str) -> str | None:
     """Give the path of the activation that alone reads what a module puts out, behind its norm if there is one.
 
+    Modules that do nothing are passed over.
+
     Args:
         flows: Of both modes.
         path: Of the module, which is called once.
@@ -33,8 +35,8 @@ def _calls(flow: Flow, path: str) -> list[fx.Node]:
 
 
 def _in_flow(flow: Flow, path: str) -> str | None:
-    node: fx.Node | None = _calls(flow, path)[0]
-    while node is not None and len(node.users) == 1:
+    node, *others = _calls(flow, path)
+    while not others and len(node.users) == 1:
         node = next(iter(node.users))
         if node.op != "call_module":
             return None
@@ -42,6 +44,8 @@ def _in_flow(flow: Flow, path: str) -> str | None:
         inner = getattr(module, "act", None)
         if is_activation(module):
             return here if len(_calls(flow, here)) == 1 else None
+        if type(module) is nn.Identity:
+            continue
         if not is_batch_norm(module):
             return None
         if isinstance(inner, nn.Module) and is_activation(inner):  # timm's norms run one

@@ -29,7 +29,7 @@ from spdify.pipeline.run_settings import (
 )
 from spdify.pipeline.running import train_run
 from spdify.pipeline.starting import Start, make_start, write_trained
-from spdify.training import Share, make_accelerator, make_batches, pack
+from spdify.training import Share, make_accelerator, make_batches, pack, size_cost_of
 from spdify.training.optimizing import make_optimizer
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def _rehearse(
     share = Share(0, accelerator.num_processes, training.machine.parts)
     few = torch.arange(min(len(dataset.train), training.recipe.batch_size))  # enough to tell, quick to resize
     make_batches(dataset.train.subset(few), training.recipe, how, classes=len(dataset.classes), share=share)
+    size_cost_of(start.network, training.recipe, how)
     pack(make_optimizer(start.network, training.recipe, ()).state_dict())
 
 

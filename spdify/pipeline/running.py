@@ -20,7 +20,7 @@ from spdify.pipeline.run_settings import training_of
 from spdify.pipeline.starting import export_trained, read_start, write_trained
 from spdify.records import EpochResult, TrainingResult
 from spdify.reporting import measure
-from spdify.training import Share, Trainer, carried_masks, make_batches
+from spdify.training import Share, Trainer, carried_masks, make_batches, size_cost_of
 from spdify.training.trainer import DIVERGED_HINT
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def _make_trainer(  # noqa: PLR0913 - all that a training needs
     trainer = Trainer(
         start.network, batches, recipe, accelerator=accelerator, machine=run.machine, seed=run.seed,
         masks=_masks(start.record, original, folder.start), progress=tell,
+        size_cost=size_cost_of(start.network, recipe, run.preprocessing),
     )  # fmt: skip
     return trainer
 

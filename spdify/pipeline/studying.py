@@ -32,6 +32,7 @@ from spdify.pipeline.run_settings import TrainingSettings, original_of
 from spdify.pipeline.starting import NO_RULES
 from spdify.records import Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files
+from spdify.rewrites import REGISTRY, Rewrite
 from spdify.rulebook import load_rules, split_name, with_overrides
 from spdify.training import paired_difference
 
@@ -309,12 +310,21 @@ def _start(  # noqa: PLR0913 - what to train, on what, where
         study.books[task.arm] or NO_RULES, study.overrides_of(task.arm), study.proof, study.init,
         study.width_factor, study.depth_factor, seed=task.seed,
     )  # fmt: skip
-    training = TrainingSettings(study.recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
+    # Networks that learn no sizes have nothing that could cost something.
+    learns = task.arm == CONVERTED or _learns_sizes(study.books[task.arm])
+    recipe = study.recipe if learns else study.recipe.model_copy(update={"size_penalty": 0.0})
+    training = TrainingSettings(recipe, task.seed, study.machine, mean=study.mean, std=study.std, onnx=False)
     finetune(
         model, place, data=dataset, data_options=_data_options(study, download=False), conversion=conversion,
         training=training, build=_build(study, task, dataset), code=code if is_bundle(model) else None,
         command=study.command, progress=progress,
     )  # fmt: skip
+
+
+def _learns_sizes(books: Sequence[str]) -> bool:
+    """Whether rulebooks put blocks in that learn the sizes of maps."""
+    rules = load_rules(books).rules if books else ()
+    return any(REGISTRY[rule.rewrite].level is not Rewrite.level for rule in rules if not rule.keeps)
 
 
 def _build(study: Study, task: _Task, dataset: DataSet) -> BuildArguments:

@@ -5,23 +5,29 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 
 from typing import Any
 
+from spdify.rewrites.anti_aliasing import AntiAlias
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.cbam import InsertAttention
+from spdify.rewrites.dynamic_pool import LearnRatio
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
 from spdify.rewrites.se import InsertSqueezeExcitation
+from spdify.rewrites.shape_adaptor import AdaptShape
 from spdify.rewrites.stem import ReplaceStem
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "adapt-shape": AdaptShape,
+    "anti-alias": AntiAlias,
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
+    "learn-ratio": LearnRatio,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
     "replace-blur-pool": ReplaceBlurPool,
@@ -34,9 +40,12 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
 
 __all__ = [
     "REGISTRY",
+    "AdaptShape",
+    "AntiAlias",
     "FoldPool",
     "InsertAttention",
     "InsertSqueezeExcitation",
+    "LearnRatio",
     "RemovePool",
     "ReplaceAveragePool",
     "ReplaceBlurPool",

@@ -67,7 +67,7 @@ class Rewrite(ABC, Generic[ParamsT]):
         raise NotImplementedError
 
     def resizes(self) -> bool:
-        """Whether the block's output has another size than the site's: the network may not run with that."""
+        """Whether the block's output has another size than the site's, or may learn one: does the network run so?"""
         return False
 
     def forms(self, site: Site) -> dict[str, Self]:  # noqa: ARG002 - for rewrites with several
@@ -77,8 +77,38 @@ class Rewrite(ABC, Generic[ParamsT]):
         """
         return {getattr(self.params, "form", self.form_name): self}
 
-    def activation(self) -> str:
-        """Name what the activation behind the block becomes (`silu`, `relu`); empty where it stays."""
+    def activation(self, site: Site) -> str:  # noqa: ARG002 - most leave it
+        """Name what the activation behind the block becomes: `silu`, `relu`, or `held`; empty where it stays.
+
+        What is `held` is part of what `around` makes of it.
+        """
+        return ""
+
+    def around(self, site: Site, activation: nn.Module) -> nn.Module:
+        """Make the module, without tensors of its own, that takes the place of a `held` activation and runs it."""
+        raise NotImplementedError
+
+    def without_activation(self) -> tuple[Self, str] | None:
+        """Give the rewrite for where no activation of the block's own comes after it, and what that means in words.
+
+        None where there is none: the site is refused.
+        """
+        return None
+
+    def completed(self, site: Site, y: Tensor) -> Tensor:  # noqa: ARG002 - most blocks are all there is
+        """Do to a block's output what else takes the site's place, but for the activation: as one site is proved."""
+        return y
+
+    def level(self, site: Site) -> str:  # noqa: ARG002 - most learn no sizes
+        """Name the level of a network whose blocks learn one size together; empty where the block learns none."""
+        return ""
+
+    def led_by(self, path: str) -> Self:
+        """Give the rewrite whose block reads the size of the block at `path`; of an empty one, it has its own."""
+        raise NotImplementedError
+
+    def leader(self) -> str:
+        """Give the path of the block whose size this one's block reads; empty for none."""
         return ""
 
     def reads(self, site: Site) -> dict[str, Shape]:  # noqa: ARG002 - a pool has no tensors

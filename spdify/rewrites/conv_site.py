@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spdify.records import Shape, Site
@@ -36,3 +36,23 @@ def gain_scale(site: Site) -> float | None:
 def experts(site: Site) -> int:
     """Give the number of weights that are mixed for each sample; 0 where there is one for all."""
     return int(site.constants.get("experts", 0))
+
+
+def refuse_other_weights(site: Site) -> str | None:
+    """Give the reason where a convolution is none of `torch.nn` with a weight of its own; None for pools too."""
+    if site.operator != "conv":
+        return None
+    if site.operation:
+        return "a functional convolution has no module to change"
+    if experts(site) or is_standardised(site):
+        return f"the weight of a {site.type_name} is made at each run: only plain weights are taken"
+    return None
+
+
+def plain_arguments(site: Site) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give what a convolution of a site's window is made with: arguments by place, and by name."""
+    window = site.geometry
+    by_place = (
+        window.in_channels, window.out_channels, window.kernel, window.stride, window.padding, window.dilation
+    )  # fmt: skip
+    return by_place, {"groups": window.groups, "bias": window.bias, "padding_mode": window.padding_mode}

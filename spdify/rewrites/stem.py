@@ -77,7 +77,7 @@ class ReplaceStem(Rewrite[StemParams]):
             value="reinitialised", training="the stem has another window and random weights: it has to be trained"
         )
 
-    def activation(self) -> str:
+    def activation(self, site: Site) -> str:  # noqa: ARG002 - the same for all
         """As the parameter says."""
         return "" if self.params.activation == "keep" else self.params.activation
 

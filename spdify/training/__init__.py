@@ -7,6 +7,7 @@ from spdify.training.comparing import Difference, mean_interval, paired_differen
 from spdify.training.measuring import Scores, scores_of
 from spdify.training.reading import measured_batches
 from spdify.training.recipes import RECIPES, make_recipe
+from spdify.training.size_cost import SizeCost, size_cost_of
 from spdify.training.snapshot import pack, unpack
 from spdify.training.trainer import Trainer, join_all, make_accelerator
 
@@ -15,6 +16,7 @@ __all__ = [
     "Difference",
     "Scores",
     "Share",
+    "SizeCost",
     "Trainer",
     "calibrate_norms",
     "carried_masks",
@@ -30,5 +32,6 @@ __all__ = [
     "paired_difference",
     "pool_error",
     "scores_of",
+    "size_cost_of",
     "unpack",
 ]

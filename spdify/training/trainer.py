@@ -94,6 +94,7 @@ class Trainer:
         machine: Machine,
         seed: int,
         masks: Mapping[str, Tensor] | None = None,
+        size_cost: Callable[[], Tensor] | None = None,
         progress: Callable[[int, int, float], None] = lambda *_: None,
     ) -> None:
         """Set everything up; nothing is trained yet.
@@ -106,11 +107,13 @@ class Trainer:
             machine: As the accelerator was made for.
             seed: Of dropout and the like; `batches` has its own.
             masks: As `carried_masks` gives them: what is new, for its learning rate.
+            size_cost: Of the network's sizes in GMACs, where the recipe has a `size_penalty`.
             progress: Told, at each step, its number, the number of steps, and the loss last seen.
         """
         self.network, self.recipe, self.epoch = network, recipe, 0
         self._batches, self._accelerator, self._machine, self._seed = batches, accelerator, machine, seed
         self._progress = progress
+        self._size_cost = size_cost if recipe.size_penalty else None
         format_ = torch.channels_last if machine.channels_last else torch.contiguous_format
         network.to(accelerator.device, memory_format=format_)  # type: ignore[call-overload]
         names = dict(network.named_parameters())
@@ -190,7 +193,10 @@ class Trainer:
         for number, (inputs, labels) in enumerate(parts):
             last = number == len(parts) - 1
             with nullcontext() if last else accelerator.no_sync(self._wrapped):
-                loss = self._loss_of(inputs, labels) / len(parts)
+                loss = self._loss_of(inputs, labels)
+                if self._size_cost is not None:
+                    loss = loss + self.recipe.size_penalty * self._size_cost()
+                loss = loss / len(parts)
                 accelerator.backward(loss)
             total += loss.detach()
         if start is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spdify.engine import apply_lazily
 from spdify.engine.carrying import after_changes
+from spdify.engine.leading import choose_leaders
 from spdify.graph.detectors import detector_of
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
@@ -141,7 +142,7 @@ def _approximate(plan: Plan) -> Plan:
     chosen = tuple(d for d in plan.applied if d.claim is None or d.claim.value != "exact")
     names = {d.site.name for d in chosen}
     following = tuple(a for a in plan.adjustments if names.issuperset(a.sites))
-    return plan.model_copy(update={"decisions": chosen, "adjustments": following})
+    return plan.model_copy(update={"decisions": tuple(choose_leaders(chosen)), "adjustments": following})
 
 
 def _is_tangled(plan: Plan) -> bool:

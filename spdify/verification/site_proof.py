@@ -9,6 +9,7 @@ misplaced tap is off by 1e-3 or more.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,7 +122,10 @@ def site_error(module: nn.Module, decision: Decision, *, seed: int) -> float:
         for shapes in rewrite.input_shapes(decision.site, size, batch=BATCH):
             inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
             levels = decision.site.operator == "pyramid"
-            worst = max(worst, _trial(levels, decision.leaves, old_module, old, block, weights, inputs, generator))
+            completed = partial(rewrite.completed, decision.site)
+            worst = max(
+                worst, _trial(levels, decision.leaves, old_module, old, block, completed, weights, inputs, generator)
+            )
     return worst
 
 
@@ -198,19 +202,22 @@ def _trial(  # noqa: PLR0913 - two modules with their weights, and inputs
     module: nn.Module,
     old: dict[str, Tensor],
     block: nn.Module,
+    completed: Callable[[Tensor], Tensor],
     weights: Callable[[], dict[str, Tensor]],
     inputs: list[Tensor],
     generator: torch.Generator,
 ) -> float:
     """Compare outputs, and the gradients of all inputs and original weights, for one set of inputs.
 
-    A pyramid's levels are its inputs, and its outputs. Where more channels leave the block, the old ones among them
-    are compared.
+    A pyramid's levels are its inputs, and its outputs; a block's output is completed by its rewrite. Where more
+    channels leave the block, the old ones among them are compared.
     """
     given = ([*inputs],) if is_pyramid else tuple(inputs)
     expected, actual = functional_call(module, old, given), functional_call(block, weights(), given)
     if is_pyramid:
         expected, actual = (torch.cat([level.flatten(1) for level in levels], dim=1) for levels in (expected, actual))
+    else:
+        actual = completed(actual)
     if leaves is not None and actual.shape[1] == leaves.new:
         actual = old_channels(actual, leaves)
     if expected.shape != actual.shape:
