@@ -1,8 +1,11 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
+from spdify.blocks.aspp import AtrousPyramid
 from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
+from spdify.blocks.non_local import NonLocal
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.rfb import ReceptiveField
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -18,8 +21,11 @@ from spdify.blocks.spd_subsample import SPDSubsample
 from spdify.blocks.std_conv_spd import StdConvSPD
 
 __all__ = [
+    "AtrousPyramid",
     "ConvSPD",
     "ConvolutionalBlockAttention",
+    "NonLocal",
+    "ReceptiveField",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",

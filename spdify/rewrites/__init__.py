@@ -5,13 +5,16 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 
 from typing import Any
 
+from spdify.rewrites.aspp import InsertAtrousPyramid
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.cbam import InsertAttention
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
+from spdify.rewrites.non_local import InsertNonLocal
 from spdify.rewrites.removed_pool import RemovePool
+from spdify.rewrites.rfb import InsertReceptiveField
 from spdify.rewrites.se import InsertSqueezeExcitation
 from spdify.rewrites.stem import ReplaceStem
 from spdify.rewrites.strided_conv import ReplaceStridedConv
@@ -20,7 +23,10 @@ from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "fold-pool": FoldPool,
+    "insert-aspp": InsertAtrousPyramid,
     "insert-cbam": InsertAttention,
+    "insert-non-local": InsertNonLocal,
+    "insert-rfb": InsertReceptiveField,
     "insert-se": InsertSqueezeExcitation,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
