@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
