@@ -1,10 +1,13 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
+from spdify.blocks.aspp import AtrousPyramid
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
+from spdify.blocks.non_local import NonLocal
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.rfb import ReceptiveField
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
@@ -24,6 +27,7 @@ from spdify.blocks.unstrided_conv import UnstridedConv
 __all__ = [
     "AdaptedConv",
     "AdaptedPool",
+    "AtrousPyramid",
     "BlurredActivation",
     "BlurredAvgPool",
     "BlurredConv",
@@ -32,6 +36,8 @@ __all__ = [
     "ConvolutionalBlockAttention",
     "DynamicConv",
     "DynamicPool",
+    "NonLocal",
+    "ReceptiveField",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",

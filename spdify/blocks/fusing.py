@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from spdify.blocks.aspp import AtrousPyramid
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD, first_phase
 from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
+from spdify.blocks.non_local import NonLocal
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
+from spdify.blocks.rfb import ReceptiveField
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
@@ -237,7 +240,10 @@ NO_OTHER_FORM: dict[type[nn.Module], str] = {
     BlurredAvgPool: "it is deployed as it is",
     BlurredConv: "it is deployed as it is",
     BlurredMaxPool: "it is deployed as it is",
+    AtrousPyramid: "it is deployed as it is",
     ConvolutionalBlockAttention: "it is deployed as it is",
+    NonLocal: "it is deployed as it is",
+    ReceptiveField: "it is deployed as it is",
     SqueezeExcitation: "it is deployed as it is",
     SpaceToDepth: "the next layers read all positions as channels",
     SPDBatchNorm2d: "it normalises channels that were positions",

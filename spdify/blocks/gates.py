@@ -1,9 +1,10 @@
 """Gates: maps weighed by channel, and by position, with numbers that are made from the maps themselves.
 
-Both are timm's modules. The layer in front of their bottleneck's ReLU begins with pairs of rows that are each other's
-opposite, so that whatever comes in, one of each pair passes: of a few random rows, all may be off for every map, and
-such a gate never learns. Their sigmoids start at one half exactly, since what goes into them is zero whatever the maps
-hold, so a constant factor of two for each makes the gates one: the block starts as the identity, in every precision.
+Both are timm's modules, with sigmoids that are doubled: what goes into them is zero at first whatever the maps hold,
+and 2σ(0) is one, so that each block starts as the identity, in every precision.
+
+A bottleneck of a few channels may be drawn so that its ReLU is closed for good: means of maps hardly differ from one
+image to the next. So its channels start in pairs of opposite sign, one of which is open whatever comes in.
 """
 
 from __future__ import annotations
@@ -13,25 +14,36 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from spdify.blocks.starting import redraw
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-HALF = 2.0  # what a sigmoid at zero is to be multiplied by
-PAIR = 2  # channels that a bottleneck has at least
+
+class DoubledSigmoid(nn.Module):
+    """2σ(x), which is one at zero.
+
+    Shape:
+        Any; the output has the input's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map entries to gates between 0 and 2."""
+        # The gate is doubled, not the gated map: halves of the smallest numbers of a precision are not in it.
+        return 2.0 * torch.sigmoid(x)
 
 
-def bottleneck(channels: int, reduction: int) -> int:
-    """Give the channels of a bottleneck: one for each `reduction`, and two at least."""
-    return max(channels // reduction, PAIR)
+def _bottleneck(channels: int, reduction: int) -> int:
+    """Give the width of a bottleneck, enough for one pair."""
+    return max(channels // reduction, 2)
 
 
-@torch.no_grad()
-def oppose(layer: nn.Conv2d) -> None:
-    """Make the rows of a layer, in place, pairs of opposites; of an odd number the last one stays."""
-    half = layer.out_channels // PAIR
-    for tensor in (layer.weight, layer.bias):
-        if tensor is not None:
-            tensor[half : PAIR * half] = -tensor[:half]
+def _pair(layer: nn.Conv2d) -> None:
+    """Make the second half of a layer's channels, in place, the first with opposite signs."""
+    half = layer.out_channels // 2
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter[half : 2 * half] = -parameter[:half]
 
 
 class SqueezeExcitation(nn.Module):
@@ -42,6 +54,9 @@ class SqueezeExcitation(nn.Module):
     Args:
         channels: C of the maps.
         reduction: Channels for each one of the bottleneck, which has at least two.
+
+    Shape:
+        Input and output (N, C, H, W).
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -49,14 +64,22 @@ class SqueezeExcitation(nn.Module):
         from timm.layers.squeeze_excite import SEModule  # noqa: PLC0415 - timm takes seconds to import
 
         super().__init__()
-        self.gate = SEModule(channels, rd_channels=bottleneck(channels, reduction))
-        oppose(self.gate.fc1)
+        self.gate = SEModule(channels, rd_channels=_bottleneck(channels, reduction), gate_layer=DoubledSigmoid)
+        self._start()
+
+    def _start(self) -> None:
+        _pair(self.gate.fc1)
         nn.init.zeros_(self.gate.fc2.weight)
         nn.init.zeros_(self.gate.get_parameter("fc2.bias"))
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; the gates are one."""
+        redraw(self)
+        self._start()
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        y: Tensor = HALF * self.gate(x)
+        y: Tensor = self.gate(x)
         return y
 
 
@@ -70,6 +93,9 @@ class ConvolutionalBlockAttention(nn.Module):
         channels: C of the maps.
         reduction: Channels for each one of the bottleneck, which has at least two.
         kernel_size: Of the spatial gate's convolution; odd.
+
+    Shape:
+        Input and output (N, C, H, W).
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
@@ -77,12 +103,25 @@ class ConvolutionalBlockAttention(nn.Module):
         from timm.layers.cbam import CbamModule  # noqa: PLC0415 - timm takes seconds to import
 
         super().__init__()
-        self.gate = CbamModule(channels, rd_channels=bottleneck(channels, reduction), spatial_kernel_size=kernel_size)
-        oppose(self.gate.channel.fc1)
+        self.gate = CbamModule(
+            channels,
+            rd_channels=_bottleneck(channels, reduction),
+            spatial_kernel_size=kernel_size,
+            gate_layer=DoubledSigmoid,
+        )
+        self._start()
+
+    def _start(self) -> None:
+        _pair(self.gate.channel.fc1)
         nn.init.zeros_(self.gate.channel.fc2.weight)
         nn.init.zeros_(self.gate.spatial.conv.bn.weight)
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; the gates are one."""
+        redraw(self)
+        self._start()
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        y: Tensor = HALF * HALF * self.gate(x)
+        y: Tensor = self.gate(x)
         return y

@@ -6,6 +6,7 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 from typing import Any
 
 from spdify.rewrites.anti_aliasing import AntiAlias
+from spdify.rewrites.aspp import InsertAtrousPyramid
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
@@ -13,7 +14,9 @@ from spdify.rewrites.cbam import InsertAttention
 from spdify.rewrites.dynamic_pool import LearnRatio
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
+from spdify.rewrites.non_local import InsertNonLocal
 from spdify.rewrites.removed_pool import RemovePool
+from spdify.rewrites.rfb import InsertReceptiveField
 from spdify.rewrites.se import InsertSqueezeExcitation
 from spdify.rewrites.shape_adaptor import AdaptShape
 from spdify.rewrites.stem import ReplaceStem
@@ -25,7 +28,10 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "adapt-shape": AdaptShape,
     "anti-alias": AntiAlias,
     "fold-pool": FoldPool,
+    "insert-aspp": InsertAtrousPyramid,
     "insert-cbam": InsertAttention,
+    "insert-non-local": InsertNonLocal,
+    "insert-rfb": InsertReceptiveField,
     "insert-se": InsertSqueezeExcitation,
     "learn-ratio": LearnRatio,
     "remove-pool": RemovePool,

@@ -2,7 +2,8 @@
 
 x · 2σ(MLP(mean x) + MLP(max x)), then · 2σ(norm(conv7[mean; max])): with the MLP's last layer and the norm's gain at
 zero each gate is 2σ(0) = 1 in every precision. The factors stay, so that gates lie between 0 and 2, where the
-original's are at most 1. The layers are timm's `CbamModule`.
+original's are at most 1. The first rows of the MLP start in pairs of opposite sign, so that its ReLU never closes all.
+The layers are timm's `CbamModule`.
 """
 
 from __future__ import annotations

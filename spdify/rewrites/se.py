@@ -1,8 +1,8 @@
 """Squeeze-and-excitation behind stages or blocks (arXiv 1709.01507): a gate by channel, which starts at one.
 
 x · 2σ(W₂·relu(W₁·mean(x) + b₁) + b₂) with W₂ = 0 and b₂ = 0 is x: 2σ(0) = 1 in every precision. The factor 2 stays,
-so a gate may double a channel as well as close it; the original's gates are at most 1. The layers are timm's
-`SEModule`.
+so a gate may double a channel as well as close it; the original's gates are at most 1. The rows of W₁ start in pairs of
+opposite sign, so that the ReLU never closes all. The layers are timm's `SEModule`.
 """
 
 from __future__ import annotations

@@ -308,6 +308,9 @@ def _by_perturbation(trial: Trial, decision: Decision, mode: str) -> float:
         silent = [p for name, p in block.named_parameters() if not name.endswith("bias") and not p.any()]
         weights = [p for name, p in block.named_parameters() if _is_weight(name, p)]
         weights += [p for p in silent if not any(p is other for other in weights)]
+        if decision.site.inserted and silent:
+            # It acts by what is zero at the start. Were its other weights moved too, a narrow ReLU in it might close.
+            weights = silent
         for parameter in weights or block.parameters():
             step = _sigma(parameter) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(step.to(parameter))

@@ -10,7 +10,9 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from spdify.verification.liveness import _is_weight, _sigma
+from spdify.blocks import SqueezeExcitation
+from spdify.records import Call, Claim, Decision, Geometry, Site
+from spdify.verification.liveness import LIVE_THRESHOLD, Trial, _by_perturbation, _is_weight, _sigma
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,3 +58,26 @@ def test_the_biases_of_experts_are_no_weights() -> None:
     assert _is_weight("weight", torch.zeros(4, 8))
     assert not _is_weight("bias", torch.zeros(4, 8))
     assert not _is_weight("weight", torch.zeros(8))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_narrow_block_that_starts_silent_is_not_closed_by_what_is_to_rouse_it(seed: int) -> None:
+    window = Geometry(in_channels=4, out_channels=4, kernel=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+    shape = (2, 4, 3, 3)
+    site = Site(
+        path="stage",
+        operation="end:0",
+        operator="stage_end",
+        type_name="Sequential",
+        geometry=window,
+        calls=(Call(input=shape, output=shape),),
+    )
+    decision = Decision(site=site, action="applied", claim=Claim(value="exact", training=""))
+    torch.manual_seed(seed)
+    model = nn.Sequential()
+    model.add_module("stage", nn.Sequential())
+    model.get_submodule("stage").add_module("end_0", SqueezeExcitation(4))
+    model.double()
+    # The same means for all images: a hidden channel is open for all or for none.
+    trial = Trial(model, model, ((torch.ones(shape, dtype=torch.float64),), {}), seed=0)
+    assert _by_perturbation(trial, decision, "train") > LIVE_THRESHOLD
