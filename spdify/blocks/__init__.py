@@ -1,6 +1,7 @@
 """The modules that stay in converted models: plain, usable by hand."""
 
 from spdify.blocks.conv_spd import ConvSPD
+from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.spd_avg_pool import SPDAvgPool
@@ -20,6 +21,7 @@ from spdify.blocks.std_conv_spd import StdConvSPD
 __all__ = [
     "ConvSPD",
     "ConvolutionalBlockAttention",
+    "DeformableConv2d",
     "SPDAvgPool",
     "SPDBatchNorm2d",
     "SPDCondConv",

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from spdify.blocks.conv_spd import ConvSPD, first_phase
+from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
@@ -226,6 +227,7 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 #: Blocks that are what they are: they move positions to channels for whoever comes next, or choose among others.
 NO_OTHER_FORM: dict[type[nn.Module], str] = {
     ConvolutionalBlockAttention: "it is deployed as it is",
+    DeformableConv2d: "it is deployed as it is",
     SqueezeExcitation: "it is deployed as it is",
     SpaceToDepth: "the next layers read all positions as channels",
     SPDBatchNorm2d: "it normalises channels that were positions",

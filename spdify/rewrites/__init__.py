@@ -9,6 +9,7 @@ from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.cbam import InsertAttention
+from spdify.rewrites.deform_conv import DeformConv
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
@@ -19,6 +20,7 @@ from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
 
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
+    "deform-conv": DeformConv,
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
@@ -34,6 +36,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
 
 __all__ = [
     "REGISTRY",
+    "DeformConv",
     "FoldPool",
     "InsertAttention",
     "InsertSqueezeExcitation",

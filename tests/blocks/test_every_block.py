@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from spdify.blocks import (
     ConvSPD,
+    DeformableConv2d,
     SpaceToDepth,
     SPDAvgPool,
     SPDBatchNorm2d,
@@ -77,6 +78,8 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "functional": Given,
     "group norm": lambda: SPDGroupNorm(1, 4, 2),
     "batch norm": lambda: SPDBatchNorm2d(2, 2),
+    "deformable": lambda: DeformableConv2d(4, 8, (3, 3), (2, 1), (1, 1), offset_groups=2),
+    "deformable, no masks": lambda: DeformableConv2d(4, 8, (3, 2), groups=2, modulated=False),
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
