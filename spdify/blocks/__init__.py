@@ -4,6 +4,7 @@ from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -35,6 +36,7 @@ __all__ = [
     "SPDStdPointwiseConv",
     "SPDSubsample",
     "SpaceToDepth",
+    "SpatialTransformer",
     "SqueezeExcitation",
     "StdConvSPD",
     "space_to_depth",

@@ -20,6 +20,7 @@ from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
+from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -228,6 +229,7 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 NO_OTHER_FORM: dict[type[nn.Module], str] = {
     ConvolutionalBlockAttention: "it is deployed as it is",
     DeformableConv2d: "it is deployed as it is",
+    SpatialTransformer: "it is deployed as it is",
     SqueezeExcitation: "it is deployed as it is",
     SpaceToDepth: "the next layers read all positions as channels",
     SPDBatchNorm2d: "it normalises channels that were positions",

@@ -15,6 +15,7 @@ from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rewrites.removed_pool import RemovePool
 from spdify.rewrites.se import InsertSqueezeExcitation
 from spdify.rewrites.stem import ReplaceStem
+from spdify.rewrites.stn import InsertSpatialTransformer
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
@@ -24,6 +25,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "fold-pool": FoldPool,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
+    "insert-stn": InsertSpatialTransformer,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
     "replace-blur-pool": ReplaceBlurPool,
@@ -39,6 +41,7 @@ __all__ = [
     "DeformConv",
     "FoldPool",
     "InsertAttention",
+    "InsertSpatialTransformer",
     "InsertSqueezeExcitation",
     "RemovePool",
     "ReplaceAveragePool",
