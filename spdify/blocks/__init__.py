@@ -3,12 +3,14 @@
 from spdify.blocks.aspp import AtrousPyramid
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD
+from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.non_local import NonLocal
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.rfb import ReceptiveField
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
+from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -34,6 +36,7 @@ __all__ = [
     "BlurredMaxPool",
     "ConvSPD",
     "ConvolutionalBlockAttention",
+    "DeformableConv2d",
     "DynamicConv",
     "DynamicPool",
     "NonLocal",
@@ -51,6 +54,7 @@ __all__ = [
     "SPDStdPointwiseConv",
     "SPDSubsample",
     "SpaceToDepth",
+    "SpatialTransformer",
     "SqueezeExcitation",
     "StdConvSPD",
     "UnstridedConv",

@@ -17,6 +17,7 @@ from torch import nn
 from spdify.blocks.aspp import AtrousPyramid
 from spdify.blocks.blurring import BlurredActivation, BlurredAvgPool, BlurredConv, BlurredMaxPool
 from spdify.blocks.conv_spd import ConvSPD, first_phase
+from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.dynamic_pool import DynamicConv, DynamicPool
 from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
@@ -25,6 +26,7 @@ from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
 from spdify.blocks.rfb import ReceptiveField
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
+from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
 from spdify.blocks.spd_cond_conv import SPDCondConv
@@ -244,6 +246,8 @@ NO_OTHER_FORM: dict[type[nn.Module], str] = {
     ConvolutionalBlockAttention: "it is deployed as it is",
     NonLocal: "it is deployed as it is",
     ReceptiveField: "it is deployed as it is",
+    DeformableConv2d: "it is deployed as it is",
+    SpatialTransformer: "it is deployed as it is",
     SqueezeExcitation: "it is deployed as it is",
     SpaceToDepth: "the next layers read all positions as channels",
     SPDBatchNorm2d: "it normalises channels that were positions",

@@ -1,7 +1,8 @@
-"""ONNX's own SpaceToDepth in the place of pixel_unshuffle, for dense SPD-Convs.
+"""ONNX's own operators: DeformConv for the TorchScript exporter, and SpaceToDepth in the place of pixel_unshuffle.
 
-ONNX counts block by block (channel (dy·s + dx)·C + c), `torch.nn.PixelUnshuffle` channel by channel: the weight's input
-channels are put in the other order once, here. Grouped convolutions need the phases of a channel side by side.
+The latter is for dense SPD-Convs. ONNX counts block by block (channel (dy·s + dx)·C + c), `torch.nn.PixelUnshuffle`
+channel by channel: the weight's input channels are put in the other order once, here. Grouped convolutions need the
+phases of a channel side by side.
 """
 
 from __future__ import annotations
@@ -48,8 +49,27 @@ def _scripted(graph: Any, x: Any, blocksize: Any) -> Any:  # noqa: ANN401 - as a
     return graph.op("SpaceToDepth", x, blocksize_i=size)
 
 
-#: For the TorchScript exporter, which keeps a table of its own.
+def _deform_conv(  # noqa: PLR0913 - the operator's arguments, by place
+    graph: Any,  # noqa: ANN401 - values of the graph, as above
+    x: Any,  # noqa: ANN401
+    weight: Any,  # noqa: ANN401
+    offset: Any,  # noqa: ANN401
+    mask: Any,  # noqa: ANN401
+    bias: Any,  # noqa: ANN401
+    *numbers: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    values = [symbolic_helper._maybe_get_const(number, "i") for number in numbers]  # noqa: SLF001 - as above
+    strides, pads, dilations, (groups, offset_groups, masked) = values[:2], values[2:4], values[4:6], values[6:]
+    inputs = [x, weight, offset, bias, *([mask] if masked else [])]
+    return graph.op(
+        "DeformConv", *inputs, strides_i=strides, pads_i=pads * 2, dilations_i=dilations, group_i=groups,
+        offset_group_i=offset_groups,
+    )  # fmt: skip
+
+
+#: For the TorchScript exporter, which keeps a table of its own, and lacks torchvision's operator.
 register_custom_op_symbolic("spdify::space_to_depth", _scripted, 13)
+register_custom_op_symbolic("torchvision::deform_conv2d", _deform_conv, 19)
 #: For `torch.onnx.export`.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.spdify.space_to_depth.default: _translated}
 

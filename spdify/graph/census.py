@@ -1,7 +1,8 @@
 """The second eye: a real forward pass, watched at the operator level.
 
 Every aten convolution, pool and strided slice is noted with the module that runs it; on the way the cost of each
-operator is counted, multiply-accumulates by PyTorch's own formulas (`torch.utils.flop_counter`).
+operator is counted, multiply-accumulates by PyTorch's own formulas (`torch.utils.flop_counter`) and one for deformable
+convolutions, which it lacks.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ WINDOWS: tuple[tuple[SeenOperator, tuple[str, ...], tuple[Any, ...]], ...] = (
 POOLS: dict[Any, tuple[SeenOperator, tuple[str, ...]]] = {
     op: (operator, names) for operator, names, ops in WINDOWS for op in ops
 }
+
+#: torchvision's operator, which PyTorch has no formula for; by name, since it need not be loaded.
+DEFORM_CONV = "torchvision::deform_conv2d"
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         owner, _ = self._owners.current
         if packet in flop_registry:
             self.census.macs[owner] += int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+        elif packet._qualified_op_name == DEFORM_CONV:  # noqa: SLF001 - as for the pools below
+            self.census.macs[owner] += _deform_macs(args[1], out)
         inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}  # noqa: SLF001
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in inputs:  # noqa: SLF001
@@ -213,6 +219,11 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             owner = self._owners.current[0]
             found = FoundSlice(owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle)
             self.slices.add(known.source, found)
+
+
+def _deform_macs(weight: Tensor, out: Tensor) -> int:
+    """Count a deformable convolution as an ordinary one: no interpolation is counted, this one neither."""
+    return out.numel() * weight[0].numel()
 
 
 def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1) -> Census:

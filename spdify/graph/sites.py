@@ -90,7 +90,8 @@ def survey(model: nn.Module, inputs: Inputs, kinds: Collection[Kind] = DOWNSAMPL
     larger = _at_another_size(model, inputs) if _has_pool(seen) or others else None
     insertions = Insertions(model, inputs, censuses["eval"], facts, _calls_of(larger))
     sites = _sites(seen, facts, censuses["eval"], _channels_of(larger))
-    sites = (*map(insertions.staged, sites), *insertions.find(others))
+    inserted = [site.model_copy(update={"modes": tuple(seen)}) for site in insertions.find(others)]
+    sites = (*map(insertions.staged, sites), *inserted)
     left = [op for op in seen["eval"] if judge(op) != SITE]
     unopened = {path: why for trace in reversed(traces.values()) for path, why in trace.unopened.items()}
     return Survey(

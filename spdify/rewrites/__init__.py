@@ -11,6 +11,7 @@ from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
 from spdify.rewrites.cbam import InsertAttention
+from spdify.rewrites.deform_conv import DeformConv
 from spdify.rewrites.dynamic_pool import LearnRatio
 from spdify.rewrites.folded_pool import FoldPool
 from spdify.rewrites.max_pool import ReplaceMaxPool
@@ -20,6 +21,7 @@ from spdify.rewrites.rfb import InsertReceptiveField
 from spdify.rewrites.se import InsertSqueezeExcitation
 from spdify.rewrites.shape_adaptor import AdaptShape
 from spdify.rewrites.stem import ReplaceStem
+from spdify.rewrites.stn import InsertSpatialTransformer
 from spdify.rewrites.strided_conv import ReplaceStridedConv
 from spdify.rewrites.subsampling_slice import ReplaceSubsamplingSlice
 from spdify.rewrites.unstrided_conv import UnstrideConv
@@ -27,12 +29,14 @@ from spdify.rewrites.unstrided_conv import UnstrideConv
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "adapt-shape": AdaptShape,
     "anti-alias": AntiAlias,
+    "deform-conv": DeformConv,
     "fold-pool": FoldPool,
     "insert-aspp": InsertAtrousPyramid,
     "insert-cbam": InsertAttention,
     "insert-non-local": InsertNonLocal,
     "insert-rfb": InsertReceptiveField,
     "insert-se": InsertSqueezeExcitation,
+    "insert-stn": InsertSpatialTransformer,
     "learn-ratio": LearnRatio,
     "remove-pool": RemovePool,
     "replace-average-pool": ReplaceAveragePool,
@@ -48,8 +52,10 @@ __all__ = [
     "REGISTRY",
     "AdaptShape",
     "AntiAlias",
+    "DeformConv",
     "FoldPool",
     "InsertAttention",
+    "InsertSpatialTransformer",
     "InsertSqueezeExcitation",
     "LearnRatio",
     "RemovePool",

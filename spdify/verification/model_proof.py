@@ -8,6 +8,7 @@ does not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
-ROUSED = 0.1  # deviation of weights that are zero at the start, where they are to do something
+ROUSED = 0.1  # of a unit input, what comes of weights that are zero at the start, where they are to do something
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
 
@@ -112,11 +113,10 @@ def _rouse(converted: nn.Module, plan: Plan, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for decision in plan.applied:
-            if decision.site.kind != "downsampling":
-                for parameter in converted.get_submodule(decision.site.block_path).parameters():
-                    if not parameter.any():
-                        normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                        parameter.copy_(ROUSED * normal.to(parameter))
+            for parameter in converted.get_submodule(decision.site.block_path).parameters():
+                if not parameter.any():
+                    normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                    parameter.copy_(ROUSED / math.sqrt(max(parameter[0].numel(), 1)) * normal.to(parameter))
 
 
 def _nothing_exact(check: Check) -> Check:

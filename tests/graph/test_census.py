@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spdify.blocks import SPDConv
+from spdify.blocks import DeformableConv2d, SPDConv
 from spdify.errors import TraceError
 from spdify.graph import survey, take_census
 
@@ -30,6 +30,19 @@ def test_macs_are_those_of_pytorch(converted: bool, inputs_of: Callable[..., Inp
         model(torch.zeros(1, 3, 64, 64))
     assert census.total_macs * 2 == counter.get_total_flops()
     assert census.macs["fc"] == 512 * 1000
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_deformable_convolution_counts_as_an_ordinary_one(inputs_of: Callable[..., Inputs], stride: int) -> None:
+    block = DeformableConv2d(4, 6, (3, 3), (stride, stride), (1, 1), groups=2)
+    census = take_census(nn.Sequential(block), inputs_of(4, 8, 8), mode="eval")
+    positions = (8 // stride) ** 2
+    assert dict(census.macs) == {
+        "0": positions * 6 * 2 * 9,
+        "0.offset": positions * 18 * 4 * 9,
+        "0.mask": positions * 9 * 4 * 9,
+    }
+    assert not census.operations  # what the block shrinks by is its own matter
 
 
 def test_calls_are_noted_in_order_with_their_first_shapes(inputs_of: Callable[..., Inputs]) -> None:

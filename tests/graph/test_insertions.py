@@ -134,3 +134,19 @@ def test_a_second_block_has_a_number_of_its_own() -> None:
     operations = {site.path: site.operation for site in found(model, "stage_end")}
     assert operations["layer1"] == "end:1"
     assert operations["layer2"] == "end:0"
+
+
+def test_a_network_that_wants_targets_has_sites_in_eval_mode_only() -> None:
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor, targets: object = None) -> Tensor:
+            if self.training and targets is None:
+                msg = "targets should not be none"
+                raise ValueError(msg)
+            return self.conv(x)
+
+    (site,) = found(Strict(), "convolution")
+    assert site.modes == ("eval",)
