@@ -15,6 +15,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from functools import lru_cache, wraps
+from itertools import count, islice
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,29 @@ EDITS = "_spdify_edits"
 KEPT_ARGUMENTS = {"conv": ("input", "weight", "bias"), "max_pool": ("input",), "avg_pool": ("input",)}
 
 
-def next_number(module: nn.Module, what: str) -> int:
-    """Give the number of the next block of a kind (`end`, `input`) that is put behind or before a module."""
+def next_number(module: nn.Module, what: str, *, given: int = 0) -> int:
+    """Give the number of a block of a kind (`end`, `forward:input`) that is to be put behind or before a module.
+
+    Names that the module has already, for blocks or for anything of its own, are passed by.
+
+    Args:
+        module: Not changed.
+        what: The operation, without its number.
+        given: How many of the numbers that are free are given away.
+    """
     numbers = (op.rpartition(":") for op, operator in getattr(type(module), EDITS, ()) if operator in BEHIND | BEFORE)
-    return max((int(number) + 1 for name, _, number in numbers if name.rpartition(":")[2] == what), default=0)
+    kind = what.rpartition(":")[2]
+    number = max((int(n) + 1 for name, _, n in numbers if name.rpartition(":")[2] == kind), default=0)
+    free = (n for n in count(number) if not hasattr(module, block_name(f"{what}:{n}")))
+    return next(islice(free, given, None))
+
+
+def takes_blocks(module: nn.Module, method: str = "forward") -> bool:
+    """Whether a subclass may call blocks around a method, and keep them.
+
+    Not where the instance has a method of its own, nor around what is there to be taken off.
+    """
+    return method not in vars(module) and not isinstance(module, nn.DataParallel)
 
 
 def block_name(operation: str) -> str:
