@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 BEHIND = frozenset({"stage_end", "block_end", "pyramid"})
 BEFORE = frozenset({"input"})
 EDITS = "_spdify_edits"
+#: Methods of a sequence that change what it holds.
+CHANGING = ("__setitem__", "__delitem__", "append", "insert")
 #: Arguments that stay in an edited call, in their order; the block knows the rest.
 KEPT_ARGUMENTS = {"conv": ("input", "weight", "bias"), "max_pool": ("input",), "avg_pool": ("input",)}
 
@@ -211,7 +213,22 @@ def _quiet_sequence(base: type[nn.Sequential], hidden: frozenset[str]) -> dict[s
             return base(OrderedDict(list(_shown(self, hidden).items())[index]))
         return list(_shown(self, hidden).values())[index]
 
-    return {"__iter__": iterate, "__len__": length, "__getitem__": item}
+    changing = {name: _with_hidden_aside(getattr(base, name), hidden) for name in CHANGING}
+    return {"__iter__": iterate, "__len__": length, "__getitem__": item, **changing}
+
+
+def _with_hidden_aside(method: Callable[..., Any], hidden: frozenset[str]) -> Callable[..., Any]:
+    """Give a method that numbers a sequence's modules anew as if it had but those it shows."""
+
+    @wraps(method)
+    def change(self: nn.Sequential, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method has it
+        kept = {name: self._modules.pop(name) for name in [*self._modules] if name in hidden}
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._modules.update(kept)
+
+    return change
 
 
 def _quiet_dictionary(hidden: frozenset[str]) -> dict[str, Any]:
