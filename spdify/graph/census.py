@@ -238,13 +238,23 @@ def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1)
         batch: First size of every input.
 
     Raises:
-        TraceError: The forward pass fails.
+        TraceError: The forward pass fails, or a part of the model is compiled.
     """
+    _require_source(model)
     with torch.random.fork_rng(devices=[]):
         try:
             return _run_census(model, inputs, mode=mode, batch=batch, fake=True)
         except NEEDS_DATA:
             return _run_census(model, inputs, mode=mode, batch=batch, fake=False)
+
+
+def _require_source(model: nn.Module) -> None:
+    """Raise `TraceError` where a module is compiled code: it takes no hooks, and cannot be changed."""
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            where = path or "the model itself"
+            msg = f"cannot look into {type(model).__name__}: {where} is compiled by torch.jit"
+            raise TraceError(msg, hint="Give the model before it is compiled, in Python.")
 
 
 def _run_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int, fake: bool) -> Census:

@@ -15,6 +15,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from functools import lru_cache, wraps
+from itertools import count, islice
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,35 @@ if TYPE_CHECKING:
 BEHIND = frozenset({"stage_end", "block_end", "pyramid"})
 BEFORE = frozenset({"input"})
 EDITS = "_spdify_edits"
+#: Methods of a sequence that change what it holds.
+CHANGING = ("__setitem__", "__delitem__", "append", "insert")
 #: Arguments that stay in an edited call, in their order; the block knows the rest.
 KEPT_ARGUMENTS = {"conv": ("input", "weight", "bias"), "max_pool": ("input",), "avg_pool": ("input",)}
 
 
-def next_number(module: nn.Module, what: str) -> int:
-    """Give the number of the next block of a kind (`end`, `input`) that is put behind or before a module."""
+def next_number(module: nn.Module, what: str, *, given: int = 0) -> int:
+    """Give the number of a block of a kind (`end`, `forward:input`) that is to be put behind or before a module.
+
+    Names that the module has already, for blocks or for anything of its own, are passed by.
+
+    Args:
+        module: Not changed.
+        what: The operation, without its number.
+        given: How many of the numbers that are free are given away.
+    """
     numbers = (op.rpartition(":") for op, operator in getattr(type(module), EDITS, ()) if operator in BEHIND | BEFORE)
-    return max((int(number) + 1 for name, _, number in numbers if name.rpartition(":")[2] == what), default=0)
+    kind = what.rpartition(":")[2]
+    number = max((int(n) + 1 for name, _, n in numbers if name.rpartition(":")[2] == kind), default=0)
+    free = (n for n in count(number) if not hasattr(module, block_name(f"{what}:{n}")))
+    return next(islice(free, given, None))
+
+
+def takes_blocks(module: nn.Module, method: str = "forward") -> bool:
+    """Whether a subclass may call blocks around a method, and keep them.
+
+    Not where the instance has a method of its own, nor around what is there to be taken off.
+    """
+    return method not in vars(module) and not isinstance(module, nn.DataParallel)
 
 
 def block_name(operation: str) -> str:
@@ -191,7 +213,22 @@ def _quiet_sequence(base: type[nn.Sequential], hidden: frozenset[str]) -> dict[s
             return base(OrderedDict(list(_shown(self, hidden).items())[index]))
         return list(_shown(self, hidden).values())[index]
 
-    return {"__iter__": iterate, "__len__": length, "__getitem__": item}
+    changing = {name: _with_hidden_aside(getattr(base, name), hidden) for name in CHANGING}
+    return {"__iter__": iterate, "__len__": length, "__getitem__": item, **changing}
+
+
+def _with_hidden_aside(method: Callable[..., Any], hidden: frozenset[str]) -> Callable[..., Any]:
+    """Give a method that numbers a sequence's modules anew as if it had but those it shows."""
+
+    @wraps(method)
+    def change(self: nn.Sequential, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method has it
+        kept = {name: self._modules.pop(name) for name in [*self._modules] if name in hidden}
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._modules.update(kept)
+
+    return change
 
 
 def _quiet_dictionary(hidden: frozenset[str]) -> dict[str, Any]:

@@ -14,17 +14,17 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from spdify.graph.adapters import module_geometry, module_operator
 from spdify.graph.detectors import detector_of
-from spdify.graph.edits import next_number
+from spdify.graph.edits import next_number, takes_blocks
 from spdify.graph.parts import opened_paths, parts_of
 from spdify.graph.tracer import BLOCKS_PACKAGE
 from spdify.records import Call, Geometry, Site
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-
-    from torch import nn
 
     from spdify.graph.census import Census
     from spdify.graph.obstacles import ModuleFacts
@@ -60,8 +60,8 @@ class Insertions:
         self._order = {path: number for number, path in enumerate(census.calls)}
         self._given: Counter[str] = Counter()
         opened = opened_paths(model, census)
-        parts = parts_of(model, census, opened)
-        self._blocks = [part.path for part in parts if part.path and self._is_block(part.path)]
+        paths = [self._held(part.path) for part in parts_of(model, census, opened) if part.path]
+        self._blocks = [path for path in paths if self._is_block(path)]
         around = {name for path in self._blocks for name in _paths_around(path)}
         self._ends = self._last_at_each_size([*self._blocks, *(name for name in around if self._is_block(name))])
         self.stages = tuple(self._size(path) for path in self._ends)
@@ -92,10 +92,18 @@ class Insertions:
 
     # What is a block, and what a stage.
 
+    def _held(self, path: str) -> str:
+        """Give the path of what a module is there to run in parallel; its own where it is none of these."""
+        while isinstance(self._facts.module(path), nn.DataParallel):
+            path = f"{path}.module"
+        return path
+
     def _is_block(self, path: str) -> bool:
         """Whether a module of several layers, a convolution among them, gives one map with the channels first."""
         call, module = self._calls.get(path), self._facts.module(path)
-        if call is None or len(call.outputs) != 1 or type(module).__module__.startswith(BLOCKS_PACKAGE):
+        if call is None or not call.single or type(module).__module__.startswith(BLOCKS_PACKAGE):
+            return False
+        if not takes_blocks(module):
             return False
         parts = list(module.modules())
         held = len(parts) > 1 and any(module_operator(part) == "conv" for part in parts)
@@ -151,7 +159,7 @@ class Insertions:
 
     def _operation(self, path: str, what: str) -> str:
         """Name a block at a module, beside those that are there already and those that were named before."""
-        number = next_number(self._facts.module(path), what) + self._given[f"{path}:{what}"]
+        number = next_number(self._facts.module(path), what, given=self._given[f"{path}:{what}"])
         self._given[f"{path}:{what}"] += 1
         return f"{what}:{number}"
 
@@ -211,7 +219,10 @@ class Insertions:
         call = self._calls.get(path)
         if call is None or call.input is None or len(call.input) != MAP_AXES:
             return []
-        operation = f"{entry_method(self._facts.module(path))}:{self._operation(path, 'input')}"
+        method = entry_method(self._facts.module(path))
+        if not takes_blocks(self._facts.module(path), method):
+            return []
+        operation = self._operation(path, f"{method}:input")
         return [self._inserted(path, "input", operation, [call.input])]
 
     def _pyramids(self) -> list[Site]:
@@ -219,7 +230,8 @@ class Insertions:
         found = []
         for path, call in self._calls.items():
             sizes = [shape[2:] for shape in call.outputs if len(shape) == MAP_AXES]
-            if len(sizes) == len(call.outputs) >= LEVELS and len(set(sizes)) == len(sizes):
+            several = len(sizes) == len(call.outputs) >= LEVELS and len(set(sizes)) == len(sizes)
+            if several and takes_blocks(self._facts.module(path)):
                 found.append(path)
         outermost = [path for path in found if not any(_is_inside(path, other) for other in found)]
         return [

@@ -25,11 +25,13 @@ class ModuleCall:
         input: Shape of the largest tensor; None where there is none.
         output: Likewise.
         outputs: Shapes of all that comes out: the tensors of a list, tuple or dictionary in turn; one for a tensor.
+        single: Whether a tensor comes out, and nothing around it or beside it.
     """
 
     input: tuple[int, ...] | None
     output: tuple[int, ...] | None = None
     outputs: tuple[tuple[int, ...], ...] = ()
+    single: bool = False
 
 
 class OwnerStack:
@@ -67,6 +69,7 @@ class OwnerStack:
             call = self.calls[self._stack.pop()[0]]
             if call.output is None:
                 call.output, call.outputs = _largest(output), _shapes(output)
+                call.single = isinstance(output, Tensor)
 
     @property
     def current(self) -> tuple[str, nn.Module]:

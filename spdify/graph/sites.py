@@ -92,6 +92,9 @@ def survey(model: nn.Module, inputs: Inputs, kinds: Collection[Kind] = DOWNSAMPL
     sites = _sites(seen, facts, censuses["eval"], _channels_of(larger))
     inserted = [site.model_copy(update={"modes": tuple(seen)}) for site in insertions.find(others)]
     sites = (*map(insertions.staged, sites), *inserted)
+    modes = tuple(censuses)  # what is looked for in eval mode runs in all in which the model does
+    found = [site.model_copy(update={"modes": modes}) for site in insertions.find(others)]
+    sites = (*map(insertions.staged, sites), *found)
     left = [op for op in seen["eval"] if judge(op) != SITE]
     unopened = {path: why for trace in reversed(traces.values()) for path, why in trace.unopened.items()}
     return Survey(

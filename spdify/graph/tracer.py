@@ -139,5 +139,5 @@ class SiteTracer(fx.Tracer):
             or isinstance(m, NORMS)
             or type(m).__module__.startswith(BLOCKS_PACKAGE)
             or isinstance(m, self._leaves)
-            or super().is_leaf_module(m, module_qualified_name)
+            or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.DataParallel))
         )

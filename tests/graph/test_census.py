@@ -107,3 +107,13 @@ def test_control_flow_on_numbers_runs_on_real_tensors(inputs_of: Callable[..., I
     seen = survey(Counting(), inputs_of(3, 16, 16))
     assert not seen.disagreements
     assert [call.output for call in seen.sites[0].calls] == [(1, 3, 8, 8), (1, 3, 4, 4)]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_compiled_code_is_refused_by_name(inputs_of: Callable[..., Inputs]) -> None:
+    stage = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1))
+    for compiled in (torch.jit.script(stage), torch.jit.trace(stage, torch.zeros(1, 3, 8, 8))):
+        model = nn.Sequential()
+        model.add_module("stage", compiled)
+        with pytest.raises(TraceError, match=r"cannot look into Sequential: stage is compiled by torch\.jit"):
+            take_census(model, inputs_of(3, 8, 8), mode="eval")

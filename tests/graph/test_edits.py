@@ -292,6 +292,20 @@ def test_a_sequence_does_not_show_the_block_behind_it() -> None:
     assert set(followed.state_dict()) == set(plain.state_dict())
 
 
+def test_a_sequence_is_changed_as_if_the_block_were_not_in_it() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3))
+    followed, last = with_block(copy.deepcopy(plain), "end:0", "stage_end"), nn.Sigmoid()
+    for sequence in (plain, followed):
+        sequence.insert(0, nn.Tanh())
+        del sequence[-1]
+        sequence[-1] = nn.SiLU()
+        sequence.append(last)
+    x = torch.randn(2, 3, 9, 8)
+    assert [type(m).__name__ for m in followed] == ["Tanh", "Conv2d", "SiLU", "Sigmoid"]
+    assert list(followed._modules) == ["0", "1", "2", "3", "end_0"]
+    assert torch.equal(followed(x), plain(x) / 2)
+
+
 def test_a_dictionary_does_not_show_the_block_behind_it() -> None:
     class Sum(nn.ModuleDict):
         def forward(self, x: Tensor) -> Tensor:

@@ -150,3 +150,91 @@ def test_a_network_that_wants_targets_has_sites_in_eval_mode_only() -> None:
 
     (site,) = found(Strict(), "convolution")
     assert site.modes == ("eval",)
+
+
+def stage() -> nn.Sequential:
+    """Three convolutions, of which the first halves the map."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)
+    )
+
+
+class Staged(nn.Module):
+    """One stage between an entry and a head, as a kind of module that the test gives."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.head = inner, nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        y = y["out"] if isinstance(y, dict) else y[0] if isinstance(y, tuple) else y
+        return self.head(y.mean((2, 3)))
+
+
+class Wrapped(nn.Module):
+    """Gives the map of a stage in a tuple or a dictionary."""
+
+    def __init__(self, form: type) -> None:
+        super().__init__()
+        self.layers, self.form = nn.ModuleList(stage()), form
+
+    def forward(self, x: Tensor) -> object:
+        for layer in self.layers:
+            x = layer(x)
+        return {"out": x} if self.form is dict else (x,) if self.form is tuple else (x, None)
+
+
+@pytest.mark.parametrize("form", [tuple, dict, object])
+def test_a_map_in_a_tuple_or_dictionary_is_no_end(form: type) -> None:
+    assert not found(Staged(Wrapped(form)), "stage_end", "block_end")
+
+
+class Named(nn.Module):
+    """Has something of its own under the name that a block would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = stage()
+
+    @property
+    def end_0(self) -> nn.Module:
+        return self.layers[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x) + self.end_0(x)
+
+
+def test_names_that_a_module_has_are_passed_by() -> None:
+    model = Staged(Named())
+    sites = found(model, "stage_end", "block_end")
+    assert [site.operation for site in sites if site.path == "inner"] == ["end:1", "end:2"]
+    wanted = [("inner", "stage_end")]
+    assert [(site.path, site.operator) for site in sites if site.operator == "stage_end"] == wanted
+
+
+def test_a_forward_of_an_instance_would_not_call_a_block() -> None:
+    model = Staged(stage())
+    assert [site.path for site in found(model, "stage_end")] == ["inner"]
+    model.inner.forward = model.inner.forward  # type: ignore[method-assign]
+    assert not found(model, "stage_end", "block_end")
+
+
+def test_what_is_run_in_parallel_is_looked_into_and_holds_the_block_itself() -> None:
+    parallel = nn.DataParallel(stage())
+    parallel.device_ids = []  # as where there is no GPU
+    seen = survey(Staged(parallel), Inputs(args=(InputSpec(shape=(1, 3, SIDE, SIDE)),)), ("stage_end",))
+    assert not seen.disagreements
+    assert [site.name for site in seen.sites] == ["inner.module.0", "inner.module#end:0"]
+
+
+def test_a_model_that_only_runs_in_eval_mode_has_sites_in_that_one() -> None:
+    class Untrained(Staged):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise ValueError("targets should not be None")
+            return super().forward(x)
+
+    kinds: tuple[Kind, ...] = ("stage_end", "convolution", "input")
+    assert {site.modes for site in found(Untrained(stage()), *kinds)} == {("eval",)}
+    assert {site.modes for site in found(Staged(stage()), *kinds)} == {("eval", "train")}

@@ -121,6 +121,24 @@ def test_sample_of_other_rulebooks(name: str, rules: tuple[str, ...]) -> None:
             assert record.proof == "model", record.proof_note
 
 
+#: Rulebooks of other operators whose claims are all exact: what they put in starts as the identity.
+INSERTED = ("se", "cbam", "non-local", "aspp", "rfb")
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize("book", INSERTED)
+@pytest.mark.parametrize("name", {**QUICK, **MORE})
+def test_sample_of_other_operators(name: str, book: str) -> None:
+    torch.set_num_threads(1)
+    record, _ = examine(name, load_rules((book,)))
+    assert record.failure is None
+    assert record.outcome in {"exact", "nothing"}
+    assert record.sites_proved == record.count("applied")
+    if record.before is not None and record.before.macs < LIGHT and record.sites_proved:
+        assert record.proof == "model", record.proof_note
+
+
 def test_the_sample_has_the_size_it_is_said_to_have() -> None:
     assert len(QUICK) == 12
     assert len({**QUICK, **MORE}) == 60
