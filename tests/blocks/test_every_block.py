@@ -10,6 +10,8 @@ import torch
 from torch import fx, nn
 
 from spdify.blocks import (
+    AdaptedConv,
+    AdaptedPool,
     BlurredActivation,
     BlurredAvgPool,
     BlurredConv,
@@ -96,6 +98,9 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "dynamic pool, follows": lambda: DynamicPool(up=True, leads=False),
     "dynamic conv": lambda: DynamicConv(4, 8, 3, 2, 1, groups=2),
     "dynamic conv, pointwise": lambda: DynamicConv(4, 8, 1),
+    "adapted pool": lambda: AdaptedPool(nn.MaxPool2d(2), start=-1.0),
+    "adapted conv": lambda: AdaptedConv(4, 8, 3, 2, 1, groups=2, start=-1.0),
+    "adapted conv, follows": lambda: AdaptedConv(4, 8, 1, leads=False),
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
@@ -168,7 +173,7 @@ def test_autocast(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
     block = with_weights(make())
     if isinstance(block, (SPDGroupNorm, SPDBatchNorm2d)):
         pytest.skip("autocast leaves norms in the dtype of their input")
-    if type(block) is DynamicPool:
+    if type(block) in (AdaptedPool, DynamicPool):
         pytest.skip("autocast leaves pools in the dtype of their input")
     with torch.autocast("cpu", torch.bfloat16):
         y = block(x)
