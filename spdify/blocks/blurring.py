@@ -226,6 +226,11 @@ class BlurredPool(nn.Module):
         self.window = PoolWindow(kernel, steps, pads, spread, ceil_mode, same)
         self.blur = centred_blur(self.window.stride, taps, blur_padding)
 
+    @property
+    def by_size(self) -> bool:
+        """Whether it pads by the size of each input."""
+        return self.window.same
+
     def extra_repr(self) -> str:
         """Give the arguments for `repr`."""
         window = ", ".join(f"{name}={value}" for name, value in self.window._asdict().items() if value)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Numbers: TypeAlias = tuple[float, ...]
 
 
-@torch.compiler.disable  # type: ignore[misc]  # torch has no types there
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types there
 def numbers_of(learned: Tensor | None, known: Numbers) -> Numbers:
     """Give the numbers that a parameter holds; those that are known of it where it has no data."""
     if learned is None or not _has_data(learned):
@@ -46,6 +46,8 @@ class LearnedSize(nn.Module):
     PARAMETER: ClassVar[str]
     TRIALS: ClassVar[Numbers]
     known: Numbers
+    #: Whether what it computes cannot be written for open sizes.
+    by_size: ClassVar[bool] = True
 
     def begin(self, start: Sequence[float], *, leads: bool) -> None:
         """Take the numbers at the start, and make them a parameter of this block where it leads."""
@@ -109,7 +111,7 @@ class LearnedSize(nn.Module):
         return vars(self).copy()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of torch.nn
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self.seen()
 
 

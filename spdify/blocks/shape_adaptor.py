@@ -51,7 +51,8 @@ def adapt_shape(x: Tensor, pooled: Tensor | None, alpha: Tensor | None, known: N
     (number,) = numbers_of(alpha, known)
     dims = len(up)
     if pooled is None:
-        pooled = x[(..., *[slice(None, None, 2)] * dims)]
+        every_second: list[Any] = [slice(None, None, 2)] * dims
+        pooled = x[(..., *every_second)]
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     number_of_x = torch.tensor(known, dtype=exact, device=x.device) if alpha is None else alpha.to(exact)
     share = number_of_x.sigmoid().to(x.dtype)

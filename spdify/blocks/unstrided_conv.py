@@ -98,6 +98,11 @@ class UnstridedConv(nn.Module):
         """Whether each output reads one position: then maps may be reduced before, which costs less."""
         return all(k == 1 for k in self.kernel_size) and not any(self.window.padding)
 
+    @property
+    def by_size(self) -> bool:
+        """Whether it pads by the size of each input."""
+        return self.window.padding_mode == "same"
+
     def reduce(self, x: Tensor) -> Tensor:
         """Map (N, C, *spatial) to a smaller (N, C, *out); nothing is done here."""
         return x

@@ -32,7 +32,9 @@ def _led(decision: Decision, leaders: dict[tuple[str, str], str]) -> Decision:
         return decision
     leader = leaders.setdefault((decision.rewrite, level), site.block_path)
     led = rewrite.led_by("" if leader == site.block_path else leader)
-    return decision.model_copy(update={"params": led.params.model_dump(), "claim": led.claim(site)})
+    anew = decision.claim is not None and decision.claim.value == "reinitialised"
+    claim = decision.claim if anew else led.claim(site)
+    return decision.model_copy(update={"params": led.params.model_dump(), "claim": claim})
 
 
 def link_blocks(model: nn.Module, plan: Plan) -> None:

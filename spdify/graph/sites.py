@@ -90,8 +90,6 @@ def survey(model: nn.Module, inputs: Inputs, kinds: Collection[Kind] = DOWNSAMPL
     larger = _at_another_size(model, inputs) if _has_pool(seen) or others else None
     insertions = Insertions(model, inputs, censuses["eval"], facts, _calls_of(larger))
     sites = _sites(seen, facts, censuses["eval"], _channels_of(larger))
-    inserted = [site.model_copy(update={"modes": tuple(seen)}) for site in insertions.find(others)]
-    sites = (*map(insertions.staged, sites), *inserted)
     modes = tuple(censuses)  # what is looked for in eval mode runs in all in which the model does
     found = [site.model_copy(update={"modes": modes}) for site in insertions.find(others)]
     sites = (*map(insertions.staged, sites), *found)

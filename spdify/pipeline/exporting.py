@@ -154,12 +154,12 @@ def make_form(model: nn.Module, form: str) -> Formed:
 
 
 def pads_by_size(model: nn.Module) -> str:
-    """Give the path of a layer whose padding depends on the size of its input; empty where there is none."""
+    """Give the path of a layer that pads by the size of its input, or learns its own; empty where there is none."""
     for path, module in model.named_modules():
         adapter = adapter_of(module)
         if (
             getattr(module, "margin_mode", "") in {"same", "ceil"}
-            or (type(module) in BLOCKS and hasattr(module, "form"))
+            or (type(module) in BLOCKS and (hasattr(module, "form") or getattr(module, "by_size", False)))
             or (adapter is not None and adapter.same(module))
         ):
             return str(path)
@@ -264,7 +264,7 @@ class _Export:
         )  # fmt: skip
         if options.dynamic_size and (fixing := pads_by_size(formed.model)):
             # The sizes of such layers' outputs grow into ever longer formulas: a trace of them need not end.
-            checks = (*checks, fixed_size(f"{fixing} pads by the size of its input"))
+            checks = (*checks, fixed_size(f"{fixing} pads by the size of its input, or learns its own"))
             options = replace(options, dynamic_size=False)
         if options.half:
             options = replace(options, tolerance=HALF_TOLERANCE)

@@ -88,13 +88,13 @@ class AdaptShape(LearnSize[ShapeAdaptorParams]):
 
     def build(self, site: Site) -> nn.Module:
         """Make an `AdaptedConv` or `AdaptedPool`."""
-        numbers = {"start": self.params.start, "leads": self.leads}
+        numbers: dict[str, Any] = {"start": self.params.start, "leads": self.leads}
         if site.operator == "conv":
             arguments, named = plain_arguments(site)
             return AdaptedConv(*arguments, **named, **numbers)
         window = site.geometry
         up = halves(window) or False
-        return AdaptedPool(_pool(site.operator, window), window.dims, up=up, **numbers)  # type: ignore[arg-type]
+        return AdaptedPool(_pool(site.operator, window), window.dims, up=up, **numbers)
 
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - the same for all
         """Pass all on as it was; the share is that of the start."""

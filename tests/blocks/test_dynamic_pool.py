@@ -94,13 +94,13 @@ def test_the_gradient_of_the_ratio_is_that_of_the_samples() -> None:
 
 
 def test_a_ratio_beyond_its_bounds_comes_back() -> None:
-    for ratio, size in ((3.0, 8), (-1.0, 1)):
+    for ratio, size in ((3.0, 64), (-1.0, 4)):
         block = at((ratio, ratio))
-        y = block(torch.randn(1, 2, 8, 8, dtype=torch.float64))
+        y = block(torch.randn(1, 2, 64, 64, dtype=torch.float64))
         assert y.shape[-1] == size
         y.sum().backward()
         assert block.ratio.grad is not None
-        assert block.ratio.grad.any()
+        assert block.ratio.grad.ne(0).all()
 
 
 class Branches(nn.Module):

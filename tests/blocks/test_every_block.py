@@ -10,6 +10,8 @@ import torch
 from torch import fx, nn
 
 from spdify.blocks import (
+    AdaptedConv,
+    AdaptedPool,
     AtrousPyramid,
     BlurredActivation,
     BlurredAvgPool,
@@ -106,6 +108,9 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "deformable": lambda: DeformableConv2d(4, 8, (3, 3), (2, 1), (1, 1), offset_groups=2),
     "deformable, no masks": lambda: DeformableConv2d(4, 8, (3, 2), groups=2, modulated=False),
     "spatial transformer": lambda: SpatialTransformer(4, width=4),
+    "adapted pool": lambda: AdaptedPool(nn.MaxPool2d(2), start=-1.0),
+    "adapted conv": lambda: AdaptedConv(4, 8, 3, 2, 1, groups=2, start=-1.0),
+    "adapted conv, follows": lambda: AdaptedConv(4, 8, 1, leads=False),
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
     "gate by channel": lambda: SqueezeExcitation(4),
     "gates by channel and position": lambda: ConvolutionalBlockAttention(4, kernel_size=3),
@@ -186,7 +191,7 @@ def test_autocast(make: Callable[[], nn.Module], x: torch.Tensor) -> None:
     block = with_weights(make())
     if isinstance(block, (SPDGroupNorm, SPDBatchNorm2d)):
         pytest.skip("autocast leaves norms in the dtype of their input")
-    if type(block) is DynamicPool:
+    if type(block) in (AdaptedPool, DynamicPool):
         pytest.skip("autocast leaves pools in the dtype of their input")
     if isinstance(block, SpatialTransformer):
         pytest.skip("what is sampled stays in its dtype")

@@ -19,6 +19,7 @@ from spdify.records import Inputs, InputSpec, Plan
 from spdify.rewrites import AntiAlias
 from spdify.rewrites.anti_aliasing import AntiAliasParams
 from spdify.rulebook import load_rules
+from spdify.verification.site_proof import prove_sites
 from tests.rewrites.sites import check_refused, site_of
 
 INPUTS = Inputs(args=(InputSpec(shape=(1, 3, 33, 36)),))
@@ -168,6 +169,14 @@ def test_a_saved_plan_makes_the_same_network() -> None:
     bare.load_state_dict(map_weights(model.state_dict(), again))
     assert torch.equal(bare(x), expected)
     assert not torch.equal(apply(model, planned(model))(x), expected)
+
+
+def test_the_proof_of_a_site_has_its_blur() -> None:
+    model = Network()
+    checks = prove_sites(model, planned(model), seed=0)
+    assert {check.outcome for check in checks} == {"measured"}
+    # Of the right size, another function: without the blur the sizes differ, and the error is infinite.
+    assert all(check.value is not None and 0.05 < check.value < 10 for check in checks)
 
 
 def test_position_conv_leaves_activations_alone() -> None:

@@ -11,13 +11,16 @@ from pydantic import ValidationError
 from torch import nn
 from torch.func import functional_call
 
+from spdify.blocks import DynamicConv
 from spdify.engine import apply, plan_model
+from spdify.engine.leading import choose_leaders
 from spdify.errors import PlanError
 from spdify.graph import survey
 from spdify.records import Inputs, InputSpec, Plan
 from spdify.rewrites import LearnRatio
 from spdify.rewrites.learned_size import LearnedSizeParams
 from spdify.rulebook import load_rules
+from spdify.verification.site_proof import prove_sites
 from tests.rewrites.sites import check_refused, check_transformed, site_of
 
 INPUTS = Inputs(args=(InputSpec(shape=(1, 3, 33, 36)),))
@@ -130,6 +133,17 @@ def test_a_network_that_only_runs_at_one_half() -> None:
     plan = planned(Residual(fixed=True), even)
     assert not plan.applied
     assert all("does not run with other sizes there" in d.reason for d in plan.decisions)
+
+
+def test_proofs_of_a_part_of_the_plan_have_leaders() -> None:
+    model = Residual()
+    plan = planned(model)
+    checks = {check.name: check for check in prove_sites(model, plan, seed=0)}
+    assert (checks["site pool"].outcome, checks["site pool"].value) == ("passed", 0.0)
+    assert {checks[f"site {name}"].outcome for name in ("conv", "down")} == {"measured"}
+    led = choose_leaders([d for d in plan.applied if d.site.name == "down"])
+    assert led[0].params["leader"] == ""
+    assert type(apply(model, plan.model_copy(update={"decisions": tuple(led)})).down) is DynamicConv
 
 
 def test_a_leader_that_is_not_there() -> None:
