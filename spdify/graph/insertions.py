@@ -113,6 +113,15 @@ class Insertions:
         wanted = height / width
         return _near(shape[2] / shape[3], wanted) and not _near(shape[1] / shape[2], wanted)
 
+    def _are_levels(self, path: str) -> bool:
+        """Whether the second axis of all maps that a module gives holds the channels; a level may be one position."""
+        here, other = self._calls[path].outputs, self._larger.get(path)
+        if other is not None and len(other.outputs) == len(here) and other.outputs != here:
+            pairs = list(zip(here, other.outputs, strict=True))
+            grown = all(a >= b for small, large in pairs for a, b in zip(large[2:], small[2:], strict=True))
+            return grown and all(small[1] == large[1] for small, large in pairs)
+        return all(self._is_map(path, shape) for shape in here)
+
     @property
     def _image(self) -> Shape:
         """Shape of the image that goes in, where there is only one."""
@@ -219,7 +228,7 @@ class Insertions:
         found = []
         for path, call in self._calls.items():
             sizes = [shape[2:] for shape in call.outputs if len(shape) == MAP_AXES]
-            if len(sizes) == len(call.outputs) >= LEVELS and len(set(sizes)) == len(sizes):
+            if len(sizes) == len(call.outputs) >= LEVELS and len(set(sizes)) == len(sizes) and self._are_levels(path):
                 found.append(path)
         outermost = [path for path in found if not any(_is_inside(path, other) for other in found)]
         return [

@@ -150,3 +150,11 @@ def test_a_network_that_wants_targets_has_sites_in_eval_mode_only() -> None:
 
     (site,) = found(Strict(), "convolution")
     assert site.modes == ("eval",)
+
+
+def test_levels_with_the_channels_last_are_no_pyramid() -> None:
+    class Last(Around):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [level.permute(0, 2, 3, 1) for level in self.inner(x).values()]
+
+    assert [site.path for site in found(Last(), "pyramid")] == ["inner"]
