@@ -4,6 +4,7 @@ from spdify.blocks.conv_spd import ConvSPD
 from spdify.blocks.deformable_conv import DeformableConv2d
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.phases import space_to_depth
+from spdify.blocks.scale_fusion import AdaptiveScaleFusion
 from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
@@ -20,6 +21,7 @@ from spdify.blocks.spd_subsample import SPDSubsample
 from spdify.blocks.std_conv_spd import StdConvSPD
 
 __all__ = [
+    "AdaptiveScaleFusion",
     "ConvSPD",
     "ConvolutionalBlockAttention",
     "DeformableConv2d",

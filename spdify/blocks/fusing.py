@@ -20,6 +20,7 @@ from spdify.blocks.fused_max_pool import FusedMaxPool
 from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
+from spdify.blocks.scale_fusion import AdaptiveScaleFusion
 from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
 from spdify.blocks.spd_batch_norm import SPDBatchNorm2d
@@ -227,6 +228,7 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 }
 #: Blocks that are what they are: they move positions to channels for whoever comes next, or choose among others.
 NO_OTHER_FORM: dict[type[nn.Module], str] = {
+    AdaptiveScaleFusion: "it is deployed as it is",
     ConvolutionalBlockAttention: "it is deployed as it is",
     DeformableConv2d: "it is deployed as it is",
     SpatialTransformer: "it is deployed as it is",

@@ -5,6 +5,7 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 
 from typing import Any
 
+from spdify.rewrites.asff import InsertScaleFusion
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.blur_pool import ReplaceBlurPool
@@ -23,6 +24,7 @@ from spdify.rewrites.unstrided_conv import UnstrideConv
 REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "deform-conv": DeformConv,
     "fold-pool": FoldPool,
+    "insert-asff": InsertScaleFusion,
     "insert-cbam": InsertAttention,
     "insert-se": InsertSqueezeExcitation,
     "insert-stn": InsertSpatialTransformer,
@@ -41,6 +43,7 @@ __all__ = [
     "DeformConv",
     "FoldPool",
     "InsertAttention",
+    "InsertScaleFusion",
     "InsertSpatialTransformer",
     "InsertSqueezeExcitation",
     "RemovePool",

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from spdify.blocks import (
+    AdaptiveScaleFusion,
     ConvSPD,
     DeformableConv2d,
     SpaceToDepth,
@@ -50,6 +51,21 @@ class Given(nn.Module):
         return self.block(x, self.weight, bias=self.bias)  # type: ignore[no-any-return]
 
 
+class Fused(nn.Module):
+    """Makes a pyramid for the block that fuses its levels, and gives the finest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = AdaptiveScaleFusion((4, 4, 4), ((9, 11), (5, 6), (3, 3)), compress=2, own=0.6)
+
+    def reset_parameters(self) -> None:
+        self.block.reset_parameters()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = nn.functional.avg_pool2d(x, 3, 2, 1)
+        return self.block({"a": x, "b": middle, "c": nn.functional.avg_pool2d(middle, 3, 2, 1)})["a"]  # type: ignore[no-any-return]
+
+
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "conv": lambda: SPDConv(4, 8),
     "conv, strided": lambda: SPDConv(4, 8, groups=2, form="strided"),
@@ -82,6 +98,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "deformable": lambda: DeformableConv2d(4, 8, (3, 3), (2, 1), (1, 1), offset_groups=2),
     "deformable, no masks": lambda: DeformableConv2d(4, 8, (3, 2), groups=2, modulated=False),
     "spatial transformer": lambda: SpatialTransformer(4, width=4),
+    "scale fusion": Fused,
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
 }
 
