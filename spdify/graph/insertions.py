@@ -114,13 +114,17 @@ class Insertions:
         return _near(shape[2] / shape[3], wanted) and not _near(shape[1] / shape[2], wanted)
 
     def _are_levels(self, path: str) -> bool:
-        """Whether the second axis of all maps that a module gives holds the channels; a level may be one position."""
+        """Whether the second axis of all maps that a module gives holds the channels.
+
+        Where they do not grow with the image, as in a detector that resizes it, the largest map stands for all: of the
+        smallest, which may be one position, nothing can be said.
+        """
         here, other = self._calls[path].outputs, self._larger.get(path)
-        if other is not None and len(other.outputs) == len(here) and other.outputs != here:
-            pairs = list(zip(here, other.outputs, strict=True))
-            grown = all(a >= b for small, large in pairs for a, b in zip(large[2:], small[2:], strict=True))
-            return grown and all(small[1] == large[1] for small, large in pairs)
-        return all(self._is_map(path, shape) for shape in here)
+        if other is None or len(other.outputs) != len(here) or other.outputs == here:
+            return self._is_map(path, max(here, key=lambda shape: math.prod(shape[2:])))
+        pairs = list(zip(here, other.outputs, strict=True))
+        grown = all(a >= b for small, large in pairs for a, b in zip(large[2:], small[2:], strict=True))
+        return grown and all(small[1] == large[1] for small, large in pairs)
 
     @property
     def _image(self) -> Shape:

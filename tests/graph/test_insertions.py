@@ -158,3 +158,13 @@ def test_levels_with_the_channels_last_are_no_pyramid() -> None:
             return [level.permute(0, 2, 3, 1) for level in self.inner(x).values()]
 
     assert [site.path for site in found(Last(), "pyramid")] == ["inner"]
+
+
+def test_a_pyramid_that_does_not_grow_with_the_image_may_end_with_one_position() -> None:
+    class Resizing(Around):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            fine, coarse = self.inner(nn.functional.interpolate(x, (32, 32))).values()
+            return [fine, coarse.amax((2, 3), keepdim=True)]
+
+    model = nn.Sequential(Resizing())
+    assert [site.path for site in found(model, "pyramid")] == [""]
