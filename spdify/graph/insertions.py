@@ -219,10 +219,13 @@ class Insertions:
         return any(type(self._facts.module(name)).__module__.startswith(BLOCKS_PACKAGE) for name in around)
 
     def _input(self) -> list[Site]:
-        """Find where the image goes in: the model itself; of a detector, whose images are still apart, its backbone."""
+        """Find where the image goes in: the model itself; of a detector, whose images are still apart, its backbone.
+
+        Of several images that belong together (two frames, say), none is to be seen otherwise than the rest.
+        """
         path = "backbone" if detector_of(self._model) is not None else ""
-        call = self._calls.get(path)
-        if call is None or call.input is None or len(call.input) != MAP_AXES:
+        call, several = self._calls.get(path), len(self._inputs.args) + len(self._inputs.kwargs) > 1
+        if several or call is None or call.input is None or len(call.input) != MAP_AXES:
             return []
         operation = f"{entry_method(self._facts.module(path))}:{self._operation(path, 'input')}"
         return [self._inserted(path, "input", operation, [call.input])]

@@ -168,3 +168,17 @@ def test_a_pyramid_that_does_not_grow_with_the_image_may_end_with_one_position()
 
     model = nn.Sequential(Resizing())
     assert [site.path for site in found(model, "pyramid")] == [""]
+
+
+def test_of_two_images_none_is_the_input() -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            return self.conv(first - second)
+
+    spec = InputSpec(shape=(1, 3, SIDE, SIDE))
+    assert not survey(Difference(), Inputs(args=(spec, spec)), {"input"}).sites
+    assert not survey(Difference(), Inputs(args=(spec,), kwargs={"second": spec}), {"input"}).sites
