@@ -9,6 +9,7 @@ from spdify.blocks.gates import ConvolutionalBlockAttention, SqueezeExcitation
 from spdify.blocks.non_local import NonLocal
 from spdify.blocks.phases import space_to_depth
 from spdify.blocks.rfb import ReceptiveField
+from spdify.blocks.scale_fusion import AdaptiveScaleFusion
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
@@ -29,6 +30,7 @@ from spdify.blocks.unstrided_conv import UnstridedConv
 __all__ = [
     "AdaptedConv",
     "AdaptedPool",
+    "AdaptiveScaleFusion",
     "AtrousPyramid",
     "BlurredActivation",
     "BlurredAvgPool",

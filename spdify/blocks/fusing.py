@@ -25,6 +25,7 @@ from spdify.blocks.non_local import NonLocal
 from spdify.blocks.padded_conv import strided_convolution
 from spdify.blocks.phases import scatter_taps
 from spdify.blocks.rfb import ReceptiveField
+from spdify.blocks.scale_fusion import AdaptiveScaleFusion
 from spdify.blocks.shape_adaptor import AdaptedConv, AdaptedPool
 from spdify.blocks.spatial_transformer import SpatialTransformer
 from spdify.blocks.spd_avg_pool import SPDAvgPool
@@ -243,6 +244,7 @@ NO_OTHER_FORM: dict[type[nn.Module], str] = {
     BlurredConv: "it is deployed as it is",
     BlurredMaxPool: "it is deployed as it is",
     AtrousPyramid: "it is deployed as it is",
+    AdaptiveScaleFusion: "it is deployed as it is",
     ConvolutionalBlockAttention: "it is deployed as it is",
     NonLocal: "it is deployed as it is",
     ReceptiveField: "it is deployed as it is",

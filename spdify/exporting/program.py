@@ -6,6 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING
 
+import onnx
 import torch
 
 from spdify.errors import ExportError
@@ -98,9 +99,25 @@ def export_program(  # noqa: PLR0913 - what may stay open
         raise ExportError(reason(fault)) from fault
     if program is None or program.model.opset_imports.get("") != opset:
         raise ExportError(f"the exporter does not write opset {opset} for this model")
+    _require_known(program, opset)
     if dynamic:
         _name_axes(program, examples.batched(), sizes=sizes)
     return program
+
+
+def _require_known(program: ONNXProgram, opset: int) -> None:
+    """Insist that the opset has every operator of ONNX's own that a program has: translations do not look at it.
+
+    Raises:
+        ExportError: It lacks one, which came later.
+    """
+    for name in sorted({node.op_type for node in program.model.graph.all_nodes() if not node.domain}):
+        try:
+            onnx.defs.get_schema(name, opset, "")
+        except onnx.defs.SchemaError as fault:
+            known = onnx.defs.get_all_schemas_with_history()
+            since = min(schema.since_version for schema in known if (schema.name, schema.domain) == (name, ""))
+            raise ExportError(f"opset {opset} has no {name}: ask for opset {since} or a newer one") from fault
 
 
 def optimise(program: ONNXProgram) -> None:

@@ -121,6 +121,19 @@ class Insertions:
         wanted = height / width
         return _near(shape[2] / shape[3], wanted) and not _near(shape[1] / shape[2], wanted)
 
+    def _are_levels(self, path: str) -> bool:
+        """Whether the second axis of all maps that a module gives holds the channels.
+
+        Where they do not grow with the image, as in a detector that resizes it, the largest map stands for all: of the
+        smallest, which may be one position, nothing can be said.
+        """
+        here, other = self._calls[path].outputs, self._larger.get(path)
+        if other is None or len(other.outputs) != len(here) or other.outputs == here:
+            return self._is_map(path, max(here, key=lambda shape: math.prod(shape[2:])))
+        pairs = list(zip(here, other.outputs, strict=True))
+        grown = all(a >= b for small, large in pairs for a, b in zip(large[2:], small[2:], strict=True))
+        return grown and all(small[1] == large[1] for small, large in pairs)
+
     @property
     def _image(self) -> Shape:
         """Shape of the image that goes in, where there is only one."""
@@ -214,10 +227,13 @@ class Insertions:
         return any(type(self._facts.module(name)).__module__.startswith(BLOCKS_PACKAGE) for name in around)
 
     def _input(self) -> list[Site]:
-        """Find where the image goes in: the model itself; of a detector, whose images are still apart, its backbone."""
+        """Find where the image goes in: the model itself; of a detector, whose images are still apart, its backbone.
+
+        Of several images that belong together (two frames, say), none is to be seen otherwise than the rest.
+        """
         path = "backbone" if detector_of(self._model) is not None else ""
-        call = self._calls.get(path)
-        if call is None or call.input is None or len(call.input) != MAP_AXES:
+        call, several = self._calls.get(path), len(self._inputs.args) + len(self._inputs.kwargs) > 1
+        if several or call is None or call.input is None or len(call.input) != MAP_AXES:
             return []
         method = entry_method(self._facts.module(path))
         if not takes_blocks(self._facts.module(path), method):
@@ -231,7 +247,7 @@ class Insertions:
         for path, call in self._calls.items():
             sizes = [shape[2:] for shape in call.outputs if len(shape) == MAP_AXES]
             several = len(sizes) == len(call.outputs) >= LEVELS and len(set(sizes)) == len(sizes)
-            if several and takes_blocks(self._facts.module(path)):
+            if several and self._are_levels(path) and takes_blocks(self._facts.module(path)):
                 found.append(path)
         outermost = [path for path in found if not any(_is_inside(path, other) for other in found)]
         return [

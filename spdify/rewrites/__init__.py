@@ -6,6 +6,7 @@ A rule names a rewrite by its key in `REGISTRY`; plans keep that name, so a key 
 from typing import Any
 
 from spdify.rewrites.anti_aliasing import AntiAlias
+from spdify.rewrites.asff import InsertScaleFusion
 from spdify.rewrites.aspp import InsertAtrousPyramid
 from spdify.rewrites.average_pool import ReplaceAveragePool
 from spdify.rewrites.base import Rewrite
@@ -31,6 +32,7 @@ REGISTRY: dict[str, type[Rewrite[Any]]] = {
     "anti-alias": AntiAlias,
     "deform-conv": DeformConv,
     "fold-pool": FoldPool,
+    "insert-asff": InsertScaleFusion,
     "insert-aspp": InsertAtrousPyramid,
     "insert-cbam": InsertAttention,
     "insert-non-local": InsertNonLocal,
@@ -55,6 +57,7 @@ __all__ = [
     "DeformConv",
     "FoldPool",
     "InsertAttention",
+    "InsertScaleFusion",
     "InsertSpatialTransformer",
     "InsertSqueezeExcitation",
     "LearnRatio",

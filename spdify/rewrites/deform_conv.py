@@ -7,6 +7,7 @@ factor 2 stays too, so a mask may double a tap, where the original's are at most
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -34,7 +35,8 @@ class DeformConvParams(Record):
     Attributes:
         stages: Which stages, from 0: `-1` the last one, `1:` all but the first, `:` all and what belongs to none.
         modulated: Whether each tap has a mask too (version 2), or an offset alone (version 1).
-        offset_groups: Parts of the input's channels that are read at offsets of their own.
+        offset_groups: Parts of the input's channels that are read at offsets of their own, as far as their number
+            divides the channels.
     """
 
     stages: Stages = "-1"
@@ -65,14 +67,13 @@ class DeformConv(Rewrite[DeformConvParams]):
         """Refuse all but plain two-dimensional convolutions that pad zeros, the same number on either side."""
         if (reason := super().check(site)) is not None:
             return reason
-        window, groups = site.geometry, self.params.offset_groups
+        window = site.geometry
         reasons = {
             "a functional convolution has no module to change": bool(site.operation),
             f"it is for two-dimensional convolutions, this one has {window.dims} axes": window.dims != IMAGE_AXES,
             "its weight is standardised, which deformable ones are not offered for": is_standardised(site),
             "its weight differs from sample to sample, which deformable ones are not offered for": bool(experts(site)),
             f"its padding is {window.padding_mode}: what is sampled outside is zero": window.padding_mode != "zeros",
-            f"offset_groups = {groups} does not divide its {window.in_channels} channels": window.in_channels % groups,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -91,8 +92,8 @@ class DeformConv(Rewrite[DeformConvParams]):
         window = site.geometry
         return DeformableConv2d(
             window.in_channels, window.out_channels, window.kernel, window.stride, window.padding, window.dilation,
-            groups=window.groups, bias=window.bias, offset_groups=self.params.offset_groups,
-            modulated=self.params.modulated,
+            groups=window.groups, bias=window.bias, modulated=self.params.modulated,
+            offset_groups=math.gcd(self.params.offset_groups, window.in_channels),
         )  # fmt: skip
 
     def weights(self, site: Site, old: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -255,8 +256,33 @@ def _gradient_check(
         quiet = [f"{site}.{name}" for site, names in still.items() for name in names]
         detail = f"on these inputs the gradient is zero for {', '.join(quiet[:5])}: this says nothing about them"
         return Check(name="gradients", outcome="not run", detail=detail)
-    detail = f"none reaches {', '.join(list(idle)[:5])}, in the original neither"
+    without = [f"{site}.{name}" for site, names in idle.items() for name in names]
+    detail = f"none reaches {', '.join(without[:5])}, in the original neither"
     return Check(name="gradients", outcome="passed", detail=detail)
+
+
+def _watch(reached: set[str], path: str, _module: nn.Module, _args: object, output: object) -> object:
+    """As a forward hook, note a path once a gradient has come to all that its module gives.
+
+    Some levels of a pyramid may go nowhere; what makes these learns nothing, and that is no fault.
+    """
+    (first, *others) = tensors_of(output)
+    if not torch.is_grad_enabled():
+        return output
+    if isinstance(output, Tensor) and not first.requires_grad:
+        first = first.detach().requires_grad_().clone()
+    learning = [tensor for tensor in (first, *others) if tensor.requires_grad]
+    waiting = set(range(len(learning)))
+
+    def note(number: int, gradient: Tensor) -> None:
+        if gradient.any():
+            waiting.discard(number)
+        if not waiting:
+            reached.add(path)
+
+    for number, tensor in enumerate(learning):
+        tensor.register_hook(partial(note, number))  # type: ignore[no-untyped-call]
+    return first if isinstance(output, Tensor) else output
 
 
 def _in_original(trial: Trial, paths: list[str], mode: str) -> tuple[set[str], dict[str, bool]]:
@@ -264,23 +290,10 @@ def _in_original(trial: Trial, paths: list[str], mode: str) -> tuple[set[str], d
     reached: set[str] = set()
     learning: dict[str, bool] = {}
 
-    def watch(path: str) -> Any:  # noqa: ANN401 - a forward hook
-        def hook(_module: nn.Module, _args: object, output: object) -> object:
-            (first, *_) = tensors_of(output)
-            if not torch.is_grad_enabled():
-                return output
-            if isinstance(output, Tensor) and not first.requires_grad:
-                first = first.detach().requires_grad_().clone()
-            if first.requires_grad:
-                first.register_hook(lambda gradient: reached.add(path) if gradient.any() else None)  # type: ignore[no-untyped-call]
-            return first if isinstance(output, Tensor) else output
-
-        return hook
-
     trial.reference.train(mode == "train")
     # A functional call has no module: what its owner puts out stands for it.
     modules = {path: trial.reference.get_submodule(path.partition("#")[0]) for path in paths}
-    handles = [module.register_forward_hook(watch(path)) for path, module in modules.items()]
+    handles = [module.register_forward_hook(partial(_watch, reached, path)) for path, module in modules.items()]
     try:
         loss = trial.loss(trial.outputs(trial.reference))
         if loss.requires_grad:

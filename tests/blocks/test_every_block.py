@@ -12,6 +12,7 @@ from torch import fx, nn
 from spdify.blocks import (
     AdaptedConv,
     AdaptedPool,
+    AdaptiveScaleFusion,
     AtrousPyramid,
     BlurredActivation,
     BlurredAvgPool,
@@ -64,6 +65,21 @@ class Given(nn.Module):
         return self.block(x, self.weight, bias=self.bias)  # type: ignore[no-any-return]
 
 
+class Fused(nn.Module):
+    """Makes a pyramid for the block that fuses its levels, and gives the finest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = AdaptiveScaleFusion((4, 4, 4), ((9, 11), (5, 6), (3, 3)), compress=2, own=0.6)
+
+    def reset_parameters(self) -> None:
+        self.block.reset_parameters()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = nn.functional.avg_pool2d(x, 3, 2, 1)
+        return self.block({"a": x, "b": middle, "c": nn.functional.avg_pool2d(middle, 3, 2, 1)})["a"]  # type: ignore[no-any-return]
+
+
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "conv": lambda: SPDConv(4, 8),
     "conv, strided": lambda: SPDConv(4, 8, groups=2, form="strided"),
@@ -111,6 +127,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "adapted pool": lambda: AdaptedPool(nn.MaxPool2d(2), start=-1.0),
     "adapted conv": lambda: AdaptedConv(4, 8, 3, 2, 1, groups=2, start=-1.0),
     "adapted conv, follows": lambda: AdaptedConv(4, 8, 1, leads=False),
+    "scale fusion": Fused,
     "per channels": lambda: SPDPerChannels({4: SPDMaxPool(4, 3, 2, 1), 8: SPDAvgPool(8, 2)}),
     "gate by channel": lambda: SqueezeExcitation(4),
     "gates by channel and position": lambda: ConvolutionalBlockAttention(4, kernel_size=3),

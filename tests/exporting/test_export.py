@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
 from spdify.blocks import (
+    DeformableConv2d,
     SPDAvgPool,
     SPDCondConv,
     SPDConv,
@@ -276,6 +277,15 @@ def test_the_ends_of_the_range_of_opsets_can_be_written(export: Export, tmp_path
     record = export(Phases("constant"), options=OnnxOptions(opset=opset))
     assert (record.file, record.opset) == ("model.onnx", opset)
     assert onnx.load(str(tmp_path / "model.onnx")).opset_import[0].version == opset
+
+
+def test_an_operator_that_an_opset_lacks_is_named(export: Export) -> None:
+    model = nn.Sequential(DeformableConv2d(3, 4, (3, 3), offset_groups=3)).eval()
+    with pytest.raises(ExportError, match="opset 18 has no DeformConv: ask for opset 19 or a newer one"):
+        export(model, options=OnnxOptions(opset=18))
+    for opset in (19, 25):
+        record = export(model, options=OnnxOptions(opset=opset))
+        assert (record.file, record.opset) == ("model.onnx", opset)
 
 
 @pytest.mark.parametrize("options", [{"opset": 17}, {"opset": 26}, {"tolerance": 0.0}, {"tolerance": float("nan")}])

@@ -238,3 +238,35 @@ def test_a_model_that_only_runs_in_eval_mode_has_sites_in_that_one() -> None:
     kinds: tuple[Kind, ...] = ("stage_end", "convolution", "input")
     assert {site.modes for site in found(Untrained(stage()), *kinds)} == {("eval",)}
     assert {site.modes for site in found(Staged(stage()), *kinds)} == {("eval", "train")}
+
+
+def test_levels_with_the_channels_last_are_no_pyramid() -> None:
+    class Last(Around):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [level.permute(0, 2, 3, 1) for level in self.inner(x).values()]
+
+    assert [site.path for site in found(Last(), "pyramid")] == ["inner"]
+
+
+def test_a_pyramid_that_does_not_grow_with_the_image_may_end_with_one_position() -> None:
+    class Resizing(Around):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            fine, coarse = self.inner(nn.functional.interpolate(x, (32, 32))).values()
+            return [fine, coarse.amax((2, 3), keepdim=True)]
+
+    model = nn.Sequential(Resizing())
+    assert [site.path for site in found(model, "pyramid")] == [""]
+
+
+def test_of_two_images_none_is_the_input() -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            return self.conv(first - second)
+
+    spec = InputSpec(shape=(1, 3, SIDE, SIDE))
+    assert not survey(Difference(), Inputs(args=(spec, spec)), {"input"}).sites
+    assert not survey(Difference(), Inputs(args=(spec,), kwargs={"second": spec}), {"input"}).sites

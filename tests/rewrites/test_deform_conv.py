@@ -45,8 +45,9 @@ def test_same_padding_is_refused() -> None:
     check_refused(rewrite(), site.model_copy(update={"geometry": window}), "its padding is same")
 
 
-def test_offset_groups_must_divide_the_channels() -> None:
-    check_refused(rewrite(offset_groups=3), site_of(nn.Conv2d(4, 8, 3)), "offset_groups = 3 does not divide its 4")
+def test_offset_groups_are_as_many_as_divide_the_channels() -> None:
+    block = rewrite(offset_groups=6).build(site_of(nn.Conv2d(4, 8, 3)))
+    assert (block.offset_groups, block.offset.out_channels) == (2, 2 * 2 * 9)
 
 
 @pytest.mark.parametrize("params", [{"offset_groups": 0}, {"modulated": 1}, {"stages": "last"}, {"taps": 3}])

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from spdify.blocks import SqueezeExcitation
-from spdify.records import Call, Claim, Decision, Geometry, Site
+from spdify.engine import apply, make_plan
+from spdify.graph import fingerprint, survey
+from spdify.records import Call, Claim, Decision, Geometry, Inputs, InputSpec, Site
+from spdify.rulebook import load_rulebook
+from spdify.verification import prove
 from spdify.verification.liveness import LIVE_THRESHOLD, Trial, _by_perturbation, _is_weight, _sigma
 
 if TYPE_CHECKING:
@@ -81,3 +85,42 @@ def test_a_narrow_block_that_starts_silent_is_not_closed_by_what_is_to_rouse_it(
     # The same means for all images: a hidden channel is open for all or for none.
     trial = Trial(model, model, ((torch.ones(shape, dtype=torch.float64),), {}), seed=0)
     assert _by_perturbation(trial, decision, "train") > LIVE_THRESHOLD
+
+
+class Levels(nn.Module):
+    """Two levels, by two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = self.fine(x)
+        return [fine, self.coarse(fine)]
+
+
+class Half(nn.Module):
+    """Uses the fine level, and the coarse one to choose alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck = Levels()
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, coarse = self.neck(x)
+        return fine + coarse.detach().mean()
+
+
+def test_a_level_that_learns_nothing_in_the_original_either() -> None:
+    model, book, inputs = Half(), load_rulebook("asff"), Inputs(args=(InputSpec(shape=(1, 3, 19, 18)),))
+    before = survey(model, inputs, book.kinds)
+    plan = make_plan(before, book, fingerprint=fingerprint(model), inputs=inputs)
+
+    def made(dtype: torch.dtype) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        return (torch.randn(2, 3, 19, 18).to(dtype),), {}
+
+    proof = prove(model, apply(model, plan), plan, before, made, level="model", seed=0)
+    (check,) = (check for check in proof.checks if check.name == "gradients")
+    assert check.outcome == "passed"
+    assert "levels.1" in check.detail
+    assert "in the original neither" in check.detail

@@ -213,7 +213,7 @@ def test_a_part_that_the_original_runs_without_gradients_is_no_fault(convert: Ca
 
     checks = convert(FrozenStem()).prove()
     assert not failing(checks)
-    assert checks["gradients"].detail == "none reaches stem, in the original neither"
+    assert checks["gradients"].detail.startswith("none reaches stem.")
     assert checks["live sites"].outcome == "passed"
 
 
