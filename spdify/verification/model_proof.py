@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     MakeInputs = Callable[[torch.dtype], tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
+UNLIKE = "it puts out tensors of other shapes (another number of detections, say): there is no distance"
 ROUSED = 0.1  # of a unit input, what comes of weights that are zero at the start, where they are to do something
 MODEL_CHECKS = ("whole model, train", "statistics, train", "whole model, eval", "live sites", "gradients")
 
@@ -171,4 +172,6 @@ def _distance(source: nn.Module, trial: Trial) -> Check:
             distance = relative_error(trial.outputs(source), trial.outputs(trial.converted))
     except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
         return Check(name=name, outcome="not run", detail=f"the original does not run in float64: {error}")
+    if not math.isfinite(distance):
+        return Check(name=name, outcome="not run", detail=UNLIKE)
     return Check(name=name, outcome="measured", value=distance, detail=detail)

@@ -19,7 +19,7 @@ from spdify.verification.carried_proof import prove_carried
 from spdify.verification.compare import relative_error, shows_input, tensors_of
 from spdify.verification.comparison import replaced_modules
 from spdify.verification.inside import compare_inside, find_watched
-from spdify.verification.model_proof import MODEL_CHECKS, prove_model
+from spdify.verification.model_proof import MODEL_CHECKS, UNLIKE, prove_model
 from spdify.verification.site_proof import prove_sites
 from spdify.verification.structure import eyes_agree, nothing_left, untouched_tensors
 
@@ -153,6 +153,8 @@ def _own_weights(model: nn.Module, converted: nn.Module, plan: Plan, make_inputs
         inside = _compare_inside(model, converted, plan, dtype, make_inputs)
         if inside is not None:
             return _judge_inside(name, inside, tolerance)
+    if not exact and not math.isfinite(error):
+        return Check(name=name, outcome="not run", detail=UNLIKE)
     if not exact or dtype not in OWN_TOLERANCES:
         return Check(name=name, outcome="measured", value=error)
     if error > tolerance and dtype == torch.float32:
