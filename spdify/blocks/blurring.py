@@ -72,8 +72,8 @@ def blur(x: Tensor, window: BlurWindow) -> Tensor:
 def _blurred(x: Tensor, window: BlurWindow, low: Sequence[int], excess: Sequence[int]) -> Tensor:
     """Blur with output 0 reading from position -low on, and floor((n + excess) / s) + 1 outputs."""
     dims = len(window.stride)
-    numbers = zip(x.shape[-dims:], window.stride, window.taps, low, excess, strict=True)
-    pads = [(below, (n + e) // s * s + taps - n - below) for n, s, taps, below, e in numbers]
+    # The same for every size, so that an export may leave sizes open.
+    pads = [(below, e + taps - below) for taps, below, e in zip(window.taps, low, excess, strict=True)]
     outside = [(max(below, 0), max(above, 0)) for below, above in pads]
     inside = [(min(below, 0), min(above, 0)) for below, above in pads]
     if any(map(any, outside)):
@@ -168,9 +168,10 @@ def dense_max_pool(x: Tensor, window: PoolWindow) -> Tensor:
     pool, spatial = MAX_POOLS[dims], x.shape[-dims:]
     if not (window.ceil_mode or window.same):
         return pool(x, window.kernel, 1, window.padding, window.dilation)
-    sizes = zip(spatial, window.pads(spatial), window.extent, window.excess, window.stride, strict=True)
-    # In ceil_mode the last windows reach past the padding: as far as their first tap stands at the last output.
-    pads = [(low, max(high, (n + e) // s * s + reach - n - low)) for n, (low, high), reach, e, s in sizes]
+    if window.same:
+        pads = window.pads(spatial)
+    else:  # windows reach past the padding, but begin at the last position, at most
+        pads = [(p, e + reach - p) for p, e, reach in zip(window.padding, window.excess, window.extent, strict=True)]
     return pool(F.pad(x, flat_padding(pads), value=-math.inf), window.kernel, 1, 0, window.dilation)
 
 

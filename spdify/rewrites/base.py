@@ -103,6 +103,10 @@ class Rewrite(ABC, Generic[ParamsT]):
         """Name the level of a network whose blocks learn one size together; empty where the block learns none."""
         return ""
 
+    def follows_only(self, site: Site) -> str:  # noqa: ARG002 - most could lead
+        """Say why its block cannot have the size's parameter, though it may follow another's; empty where it can."""
+        return ""
+
     def led_by(self, path: str) -> Self:
         """Give the rewrite whose block reads the size of the block at `path`; of an empty one, it has its own."""
         raise NotImplementedError

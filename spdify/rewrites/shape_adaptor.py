@@ -68,6 +68,12 @@ class AdaptShape(LearnSize[ShapeAdaptorParams]):
                     return f"{size} positions would not become {wanted} at first (set start lower)"
         return None
 
+    def follows_only(self, site: Site) -> str:
+        """Have no average pool of 2 lead."""
+        if site.operator == "avg_pool" and set(site.geometry.kernel) == {2}:
+            return "an average pool of 2 is the map resized to half: a mixture of both shows no share to learn"
+        return ""
+
     def _mixed(self, site: Site, size: int, axis: int) -> tuple[int, bool]:
         """Give how many positions are mixed of `size` that come in, and whether halves are rounded up."""
         window = site.geometry

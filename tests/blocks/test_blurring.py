@@ -145,6 +145,25 @@ def test_the_filter_is_exact_in_half_precision(dtype: torch.dtype) -> None:
     assert torch.equal(found.double(), row[:, None] * row)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        BlurredConv(4, 6, 3, 2, 1),
+        BlurredMaxPool(3, 2, 1, ceil_mode=True),
+        BlurredAvgPool(2, 2),
+        BlurredActivation(nn.ReLU()),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+def test_sizes_stay_open_in_an_export(block: nn.Module) -> None:
+    sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    network = nn.Sequential(block, nn.Identity())
+    program = torch.export.export(network, (torch.randn(2, 4, 16, 20),), dynamic_shapes=(sizes,))
+    for size in ((17, 20), (12, 23)):
+        x = torch.randn(2, 4, *size)
+        torch.testing.assert_close(program.module()(x), network(x))
+
+
 def test_weights_learn_through_the_blur(x: torch.Tensor) -> None:
     block = BlurredConv(4, 6, 3, 2, 1, taps=5).double()
     optimizer = torch.optim.SGD(block.parameters(), lr=0.1)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from spdify.engine import apply, plan_model
 from spdify.graph import survey
-from spdify.records import Call, Plan
+from spdify.records import Call, Inputs, InputSpec, Plan
 from spdify.rewrites import AdaptShape
 from spdify.rewrites.shape_adaptor import ShapeAdaptorParams
 from spdify.rulebook import load_rules
@@ -99,6 +99,27 @@ def test_it_is_near_at_the_start(module: nn.Module, leader: str) -> None:
 def test_params_that_it_does_not_take(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ShapeAdaptorParams(**params)
+
+
+def test_an_average_pool_of_two_only_follows() -> None:
+    class Shortcut(nn.Module):
+        def __init__(self, *, beside: bool) -> None:
+            super().__init__()
+            self.pool, self.conv = nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(3, 3, 3, 2, 1) if beside else None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.pool(x)
+            return y + self.conv(x) if self.conv is not None else y  # type: ignore[no-any-return]
+
+    inputs = Inputs(args=(InputSpec(shape=(1, 3, 32, 32)),))
+    models = [Shortcut(beside=beside) for beside in (True, False)]
+    both, alone = (plan_model(m, survey(m, inputs), load_rules("shape-adaptor"), inputs=inputs) for m in models)
+    assert {d.site.name: d.params["leader"] for d in both.applied} == {"pool": "conv", "conv": ""}
+    converted = apply(models[0], both)
+    converted.conv.fill((0.0,))  # type: ignore[union-attr,operator]
+    assert converted(torch.randn(1, 3, 32, 32)).shape == (1, 3, 24, 24)
+    assert not alone.applied
+    assert "shows no share to learn" in alone.decisions[0].reason
 
 
 def test_what_meets_shares_a_number() -> None:
