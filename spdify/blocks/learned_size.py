@@ -122,9 +122,9 @@ def leaders_of(model: nn.Module) -> Iterator[LearnedSize]:
             yield module
 
 
-def try_sizes(model: nn.Module) -> bool:
-    """Have every level of a network learn another size than at the start, in place; tell whether there is any."""
-    number = 0
-    for number, block in enumerate(leaders_of(model), start=1):
+def try_sizes(model: nn.Module, turn: int = 0) -> bool:
+    """Give every level of a network another size than at the start, in place, and others each turn; tell of any."""
+    number = turn
+    for number, block in enumerate(leaders_of(model), start=turn + 1):
         block.fill((block.TRIALS[number % len(block.TRIALS)],) * len(block.start))
-    return number > 0
+    return number > turn

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from spdify.rulebook import Rulebook
 
 
+#: Sizes that do not fit may do so by chance.
+TURNS = 3
+
+
 def plan_model(
     model: nn.Module,
     survey: Survey,
@@ -51,7 +55,9 @@ def plan_model(
     try:
         converted = apply(model, plan)
         take_census(converted, inputs, mode="eval")
-        if try_sizes(converted):
+        for turn in range(TURNS):
+            if not try_sizes(converted, turn):
+                break
             reason = "the network does not run with other sizes there"
             take_census(converted, inputs, mode="eval")
     except TraceError as error:
