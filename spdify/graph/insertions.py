@@ -57,12 +57,15 @@ class Insertions:
         """
         self._model, self._inputs, self._facts, self._larger = model, inputs, facts, larger
         self._calls = census.calls
-        self._order = {path: number for number, path in enumerate(census.calls)}
+        #: When each module ended: when the last one in it was called.
+        self._finished: dict[str, int] = {}
+        for number, path in enumerate(census.calls):
+            self._finished |= dict.fromkeys((*_paths_around(path), path), number)
         self._given: Counter[str] = Counter()
         opened = opened_paths(model, census)
         paths = [self._held(part.path) for part in parts_of(model, census, opened) if part.path]
         self._blocks = [path for path in paths if self._is_block(path)]
-        around = {name for path in self._blocks for name in _paths_around(path)}
+        around = {name for path in paths for name in _paths_around(path)}
         self._ends = self._last_at_each_size([*self._blocks, *(name for name in around if self._is_block(name))])
         self.stages = tuple(self._size(path) for path in self._ends)
 
@@ -75,7 +78,7 @@ class Insertions:
         if "stage_end" in kinds:
             found += [self._end(path, "stage_end") for path in self._ends]
         if "block_end" in kinds:
-            found += [self._end(path, "block_end") for path in sorted(self._blocks, key=self._finished)]
+            found += [self._end(path, "block_end") for path in sorted(self._blocks, key=self._finished.__getitem__)]
         if "input" in kinds:
             found += self._input()
         if "pyramid" in kinds:
@@ -118,8 +121,8 @@ class Insertions:
             channels, *spatial = other.output[1:]
             return channels == shape[1] and all(a > b for a, b in zip(spatial, shape[2:], strict=True))
         height, width = self._image[-2:] if self._image else (1, 1)
-        wanted = height / width
-        return _near(shape[2] / shape[3], wanted) and not _near(shape[1] / shape[2], wanted)
+        away = [abs(a / b * width / height - 1) for a, b in (shape[2:], shape[1:3])]
+        return away[0] <= LOOSE and away[0] < away[1]
 
     def _are_levels(self, path: str) -> bool:
         """Whether the second axis of all maps that a module gives holds the channels.
@@ -144,11 +147,6 @@ class Insertions:
         output = self._calls[path].output or ()
         return tuple(output[-2:])
 
-    def _finished(self, path: str) -> int:
-        """Give when a module ended: when the last one in it was called."""
-        inside = (n for name, n in self._order.items() if name == path or name.startswith(f"{path}."))
-        return max(inside, default=0)
-
     def _last_at_each_size(self, paths: Iterable[str]) -> list[str]:
         """Give, for each size from the largest, the module that gives the last map of it.
 
@@ -156,7 +154,7 @@ class Insertions:
         through itself.
         """
         last: dict[Shape, str] = {}
-        for path in sorted(paths, key=lambda p: (self._finished(p), self._is_one_stage(p), -p.count("."))):
+        for path in sorted(paths, key=lambda p: (self._finished[p], self._is_one_stage(p), -p.count("."))):
             last[self._size(path)] = path
         return [last[size] for size in sorted(last, key=math.prod, reverse=True)]
 
@@ -252,7 +250,7 @@ class Insertions:
         outermost = [path for path in found if not any(_is_inside(path, other) for other in found)]
         return [
             self._inserted(path, "pyramid", self._operation(path, "end"), [*self._calls[path].outputs])
-            for path in sorted(outermost, key=self._finished)
+            for path in sorted(outermost, key=self._finished.__getitem__)
         ]
 
 
@@ -286,10 +284,6 @@ def _paths_around(path: str) -> list[str]:
     """Give the paths of the modules around one, without the model's own."""
     names = path.split(".")
     return [".".join(names[:end]) for end in range(1, len(names))]
-
-
-def _near(ratio: float, wanted: float) -> bool:
-    return abs(ratio / wanted - 1) <= LOOSE
 
 
 def _is_inside(path: str, other: str) -> bool:
