@@ -159,6 +159,7 @@ def test_page_of_a_contest(contest: tuple[Path, StudyPage]) -> None:
     assert "| network | before | after | difference | parameters | MACs |" in text
     assert all(f"| {arm} | " in text for arm in page.arms)
     assert "Converted with spd, cbam." in text
+    assert "2 comparisons: of twenty that make no difference" in text
     for name in ("macs-8.svg", "time.svg"):
         picture = (folder / name).read_text()
         assert picture.count("<circle") == 3
