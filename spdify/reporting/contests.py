@@ -47,11 +47,8 @@ def contest_sections(page: StudyPage) -> list[str]:
         f"Top-1 in percent on {page.images[page.split]:,} {page.split} images. Before: as converted, not trained yet.",
         f"After: of the epoch that was best on the validation images{_spread_words(page, basis)}.", "",
     ]  # fmt: skip
-    if len(page.differences) > len(page.sizes):
-        lines += [
-            f"{len(page.differences)} comparisons: of twenty that make no difference, one may look as if it did by chance.",
-            "",
-        ]  # fmt: skip
+    if (count := len(page.differences)) > len(page.sizes):
+        lines += [f"{count} comparisons: of twenty that make no difference, one may look as if it did by chance.", ""]
     if page.seconds:
         lines += [
             f"![Accuracy against time at {page.sizes[-1]} px](time.svg)", "",
