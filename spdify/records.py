@@ -102,6 +102,10 @@ class Geometry(Record):
         k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
         return max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
 
+    def macs(self, output: Shape) -> int:
+        """Give the multiply-accumulates of a convolution with this window, for the shape that it puts out."""
+        return math.prod(output) * math.prod(self.kernel) * self.in_channels // self.groups
+
     def positions_read(self, spatial: Shape, starts: Shape = ()) -> float:
         """Share of the input's spatial positions that at least one window reads, from 0 to 1.
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
+from spdify.blocks.deformable_conv import IMAGE, NARROW
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGE = 3  # axes of one map, without a batch
 AFFINE = 6  # numbers of a transformation
-NARROW = (torch.float16, torch.bfloat16)  # too coarse for positions
 POOLED = 4  # positions along each axis that the transformation is made from: where something is must be told apart
 
 

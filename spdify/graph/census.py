@@ -60,7 +60,7 @@ POOLS: dict[Any, tuple[SeenOperator, tuple[str, ...]]] = {
     op: (operator, names) for operator, names, ops in WINDOWS for op in ops
 }
 
-#: torchvision's operator, which PyTorch has no formula for; by name, since it need not be loaded.
+#: torchvision's operator, which PyTorch has no formula for.
 DEFORM_CONV = "torchvision::deform_conv2d"
 
 
@@ -140,10 +140,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
 
     def _count(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:  # noqa: ANN401
         owner, _ = self._owners.current
-        if packet in flop_registry:
-            self.census.macs[owner] += int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
-        elif packet._qualified_op_name == DEFORM_CONV:  # noqa: SLF001 - as for the pools below
-            self.census.macs[owner] += _deform_macs(args[1], out)
+        if macs := operator_macs(packet, args, kwargs, out):
+            self.census.macs[owner] += macs
         inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}  # noqa: SLF001
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in inputs:  # noqa: SLF001
@@ -221,9 +219,19 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             self.slices.add(known.source, found)
 
 
-def _deform_macs(weight: Tensor, out: Tensor) -> int:
-    """Count a deformable convolution as an ordinary one: no interpolation is counted, this one neither."""
-    return out.numel() * weight[0].numel()
+def operator_macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:  # noqa: ANN401 - any
+    """Count the multiply-accumulates of one operator; a deformable convolution's as those of an ordinary one.
+
+    No interpolation is counted, that of its positions neither.
+    """
+    if packet in flop_registry:
+        return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+    return out.numel() * args[1][0].numel() if is_deformable(packet) else 0
+
+
+def is_deformable(packet: Any) -> bool:  # noqa: ANN401 - as above
+    """Whether an operator is torchvision's deformable convolution; by name, since it need not be loaded."""
+    return bool(packet._qualified_op_name == DEFORM_CONV)  # noqa: SLF001 - as for the pools
 
 
 def take_census(model: nn.Module, inputs: Inputs, *, mode: Mode, batch: int = 1) -> Census:

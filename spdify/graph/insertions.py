@@ -214,7 +214,7 @@ class Insertions:
                     aliases=self._facts.aliases(path),
                     constants=self._facts.constants(path),
                     obstacles=self._facts.obstacles(path),
-                    macs=_macs(geometry, call.output),
+                    macs=geometry.macs(call.output),
                 )
             )
         return found
@@ -289,7 +289,3 @@ def _paths_around(path: str) -> list[str]:
 def _is_inside(path: str, other: str) -> bool:
     """Whether a module lies in another."""
     return path != other and (not other or path.startswith(f"{other}."))
-
-
-def _macs(window: Geometry, output: Shape) -> int:
-    return math.prod(output) * math.prod(window.kernel) * window.in_channels // window.groups

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -344,11 +343,7 @@ def _site(  # noqa: PLR0913 - what was seen of one site, and what is known of al
 
 def _call_macs(first: Operation, calls: tuple[Call, ...]) -> int:
     """Give the multiply-accumulates of a functional convolution; its owner may run others too."""
-    window = first.geometry
-    if first.operator != "conv":
-        return 0
-    per_position = math.prod(window.kernel) * window.in_channels // window.groups
-    return sum(math.prod(call.output) * per_position for call in calls)
+    return sum(first.geometry.macs(call.output) for call in calls) if first.operator == "conv" else 0
 
 
 def _call_obstacles(calls: list[tuple[Mode, Operation]]) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.run_settings import TrainingSettings, original_of
 from spdify.pipeline.starting import NO_RULES
-from spdify.records import Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
+from spdify.records import Kind, Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
 from spdify.reporting.studies import StudyPage, study_files
 from spdify.rewrites import REGISTRY, Rewrite
-from spdify.rulebook import load_rules, split_name, with_overrides
+from spdify.rulebook import load_rules, split_name
 from spdify.training import paired_difference
 
 if TYPE_CHECKING:
@@ -255,11 +255,10 @@ def _check(study: Study) -> None:
 
 def _require_work(study: Study, opened: Opened) -> None:
     """Refuse a rulebook that has nothing to do, before the others are trained for hours."""
-    for arm, books in study.books.items():
-        if not books:
-            continue
-        kinds = with_overrides(load_rules(books), study.overrides_of(arm)).kinds
-        seen = survey(opened.model, opened.inputs, kinds)
+    contenders = {arm: books for arm, books in study.books.items() if books}
+    kinds = frozenset[Kind]().union(*(load_rules(books).kinds for books in contenders.values()))
+    seen = survey(opened.model, opened.inputs, kinds)
+    for arm, books in contenders.items():
         plan = plan_opened(opened, seen, books, study.overrides_of(arm), BudgetSettings())
         used = {split_name(d.rule or "")[0] or plan.rulebook for d in plan.applied}
         if idle := [name for name in map(_stem, books) if name not in used]:

@@ -17,7 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from spdify.blocks import AtrousPyramid
 from spdify.records import MAX_ENTRIES, Claim, Record, Site
-from spdify.rewrites.inserted import InsertBlock, PlaceParams, Stages
+from spdify.rewrites.inserted import InsertBlock, PlaceParams
+from spdify.rulebook.form import Position
 
 _RATES = re.compile(r"[1-9]\d{0,2}(\s*,\s*[1-9]\d{0,2}){2,15}", re.ASCII)
 SHARE = 8  # channels of the map for each one of a branch: 256 of 2048 in the paper
@@ -39,7 +40,7 @@ class AtrousPyramidParams(PlaceParams):
         channels: Of each branch; 0 for an eighth of the map's.
     """
 
-    stages: Stages = "-1"
+    stages: Position = "-1"
     rates: Annotated[str, BeforeValidator(_rates)] = "1,2,3"
     channels: int = Field(default=0, ge=0, le=MAX_ENTRIES, strict=True)
 

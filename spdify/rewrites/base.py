@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
+from pydantic_core import PydanticCustomError
+
 from spdify.records import Record
 
 if TYPE_CHECKING:
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spdify.records import Claim, Layout, Operator, Shape, Site
+
+
+def odd(value: int) -> int:
+    """Refuse an even number of taps: the window has a centre."""
+    if value % 2 == 0:
+        raise PydanticCustomError("expected", "an odd number of taps, for a centred window")
+    return value
 
 
 class NoParams(Record):

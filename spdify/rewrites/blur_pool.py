@@ -7,12 +7,12 @@ buffer that is there. Its padding, reflected or zeros, comes first.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from spdify.blocks import SPDConv
+from spdify.blocks.blurring import binomial_filter
 from spdify.blocks.phases import Phases, scatter_taps, split_axis
 from spdify.records import Claim, Operator, Record
 from spdify.rewrites.base import NoParams
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spdify.records import Geometry, Site
-
-
-def binomial_filter(taps: int) -> Tensor:
-    """Give the (taps, taps) filter with sum 1, in float64."""
-    row = torch.tensor([math.comb(taps - 1, k) for k in range(taps)], dtype=torch.float64, device="cpu")
-    row /= 2 ** (taps - 1)
-    return row[:, None] * row[None, :]
 
 
 class ReplaceBlurPool(ReplacePool[NoParams]):
@@ -65,7 +58,8 @@ class ReplaceBlurPool(ReplacePool[NoParams]):
 
     def block_weights(self, site: Site, channels: int) -> dict[str, Tensor]:
         """Give the filter once per channel."""
-        blur = binomial_filter(site.geometry.kernel[0]).expand(channels, 1, -1, -1)
+        blur = binomial_filter(site.geometry.kernel, torch.empty(0, dtype=torch.float64, device="cpu"))
+        blur = blur.expand(channels, 1, -1, -1)
         return {"weight": scatter_taps(blur, _axes(site.geometry))}
 
 

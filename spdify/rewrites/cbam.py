@@ -11,19 +11,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
 from spdify.blocks import ConvolutionalBlockAttention
 from spdify.records import MAX_ENTRIES, Record
+from spdify.rewrites.base import odd
 from spdify.rewrites.inserted import InsertBlock, PlaceParams
 
 WIDEST = 63
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise PydanticCustomError("expected", "an odd number of taps, for a centred window")
-    return value
 
 
 class AttentionParams(PlaceParams):
@@ -36,7 +30,7 @@ class AttentionParams(PlaceParams):
     """
 
     reduction: int = Field(default=16, ge=1, le=MAX_ENTRIES, strict=True)
-    kernel: Annotated[int, Field(ge=1, le=WIDEST, strict=True), AfterValidator(_odd)] = 7
+    kernel: Annotated[int, Field(ge=1, le=WIDEST, strict=True), AfterValidator(odd)] = 7
 
 
 class InsertAttention(InsertBlock[AttentionParams]):

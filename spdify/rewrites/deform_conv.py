@@ -17,7 +17,8 @@ from spdify.blocks import DeformableConv2d
 from spdify.records import MAX_ENTRIES, Claim, Operator, Record
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.conv_site import experts, is_standardised, tensor_shapes
-from spdify.rewrites.inserted import Stages, is_chosen
+from spdify.rewrites.inserted import is_chosen
+from spdify.rulebook.form import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class DeformConvParams(Record):
             divides the channels.
     """
 
-    stages: Stages = "-1"
+    stages: Position = "-1"
     modulated: bool = Field(default=True, strict=True)
     offset_groups: int = Field(default=1, ge=1, le=MAX_ENTRIES, strict=True)
 

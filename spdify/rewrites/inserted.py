@@ -6,17 +6,15 @@ change the function at the start are what the block's constructor makes them.
 
 from __future__ import annotations
 
-import re
 import zlib
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeVar
-
-from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from spdify.records import Claim, Record
 from spdify.rewrites.base import Rewrite
 from spdify.rewrites.drawing import drawn_weights
+from spdify.rulebook.form import Position
+from spdify.rulebook.matching import stands_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,19 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spdify.records import Operator, Site
-
-
-_RANGE = re.compile(r"-?\d{1,4}|(-?\d{1,4})?:(-?\d{1,4})?", re.ASCII)
-
-
-def _range(value: object) -> object:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not (isinstance(text, str) and _RANGE.fullmatch(text)):
-        raise PydanticCustomError("expected", "a stage or a range of stages from 0, such as -1, '1:' or ':2'")
-    return text
-
-
-Stages: TypeAlias = Annotated[str, BeforeValidator(_range)]
 
 
 class PlaceParams(Record):
@@ -48,17 +33,14 @@ class PlaceParams(Record):
     """
 
     position: Literal["stage", "block"] = "stage"
-    stages: Stages = ":"
+    stages: Position = ":"
 
 
 def is_chosen(site: Site, stages: str) -> bool:
     """Whether a site's stage is one of those that a parameter names; a stem belongs to none."""
     if site.stage is None:
         return stages == ":"
-    if ":" not in stages:
-        return site.stage == int(stages) % max(site.stages, 1)
-    start, stop = (int(end) if end else None for end in stages.split(":"))
-    return site.stage in range(*slice(start, stop).indices(site.stages))
+    return stands_at(stages, site.stage, site.stages)
 
 
 PlaceT = TypeVar("PlaceT", bound=PlaceParams)

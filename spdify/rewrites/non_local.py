@@ -12,7 +12,8 @@ from pydantic import Field
 
 from spdify.blocks import NonLocal
 from spdify.records import MAX_ENTRIES, Record
-from spdify.rewrites.inserted import InsertBlock, PlaceParams, Stages
+from spdify.rewrites.inserted import InsertBlock, PlaceParams
+from spdify.rulebook.form import Position
 
 
 class NonLocalParams(PlaceParams):
@@ -26,7 +27,7 @@ class NonLocalParams(PlaceParams):
             range; the paper's are not.
     """
 
-    stages: Stages = "-1"
+    stages: Position = "-1"
     reduction: int = Field(default=2, ge=1, le=MAX_ENTRIES, strict=True)
     scale: bool = Field(default=True, strict=True)
 

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from spdify.blocks import ReceptiveField
 from spdify.records import MAX_ENTRIES, Claim, Record, Site
-from spdify.rewrites.inserted import InsertBlock, PlaceParams, Stages
+from spdify.rewrites.inserted import InsertBlock, PlaceParams
+from spdify.rulebook.form import Position
 
 
 class ReceptiveFieldParams(PlaceParams):
@@ -26,7 +27,7 @@ class ReceptiveFieldParams(PlaceParams):
         activation: `none`, or `relu` as in the paper: the same function only where maps are not negative.
     """
 
-    stages: Stages = "-1"
+    stages: Position = "-1"
     reduction: int = Field(default=8, ge=1, le=MAX_ENTRIES, strict=True)
     scale: float = Field(default=0.1, gt=0, le=1e3, allow_inf_nan=False)
     activation: Literal["none", "relu"] = "none"

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
 from spdify.blocks import SPDConv
 from spdify.blocks.phases import split_axis
 from spdify.records import Claim, Operator, Record
-from spdify.rewrites.base import Rewrite
+from spdify.rewrites.base import Rewrite, odd
 from spdify.rewrites.conv_site import experts, is_standardised
 from spdify.rewrites.drawing import drawn_weights
 
@@ -30,12 +29,6 @@ if TYPE_CHECKING:
 SEED = 0
 
 
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise PydanticCustomError("expected", "an odd number of taps, for a centred window")
-    return value
-
-
 class StemParams(Record):
     """Parameters of `replace-stem`.
 
@@ -44,7 +37,7 @@ class StemParams(Record):
         activation: What the activation behind the stem becomes; `keep` leaves it.
     """
 
-    kernel: Annotated[int, Field(ge=1, strict=True), AfterValidator(_odd)] = 1
+    kernel: Annotated[int, Field(ge=1, strict=True), AfterValidator(odd)] = 1
     activation: Literal["keep", "silu", "relu"] = "keep"
 
 

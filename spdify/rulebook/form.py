@@ -112,6 +112,8 @@ Globs: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Operators: TypeAlias = Annotated[
     tuple[Annotated[OperatorName, BeforeValidator(_operator)], ...], BeforeValidator(_one_or_many)
 ]
+#: Which of a row: an index or a range, as text (`spdify.rulebook.matching.stands_at`).
+Position: TypeAlias = Annotated[str, BeforeValidator(_position)]
 PerAxis: TypeAlias = Annotated[int | Shape, BeforeValidator(_per_axis)]
 
 
@@ -156,7 +158,7 @@ class Match(Record):
     dilation: PerAxis | None = None
     groups: Literal["dense", "depthwise", "grouped"] | None = None
     resolution: Range | None = None
-    position: Annotated[str, BeforeValidator(_position)] | None = None
+    position: Position | None = None
 
     @property
     def kinds(self) -> frozenset[Kind]:

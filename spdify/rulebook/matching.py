@@ -37,7 +37,7 @@ def matches(match: Match, site: Site, *, index: int, total: int) -> bool:
         and _axes_are(match.dilation, geometry.dilation)
         and (match.groups is None or (site.operator == "conv" and match.groups == _groups(geometry)))
         and (match.resolution is None or _within(match.resolution, site.resolution))
-        and (match.position is None or _stands_at(match.position, index, total))
+        and (match.position is None or stands_at(match.position, index, total))
     )
 
 
@@ -79,7 +79,8 @@ def _within(bounds: Range, size: int) -> bool:
     return (bounds.min is None or size >= bounds.min) and (bounds.max is None or size <= bounds.max)
 
 
-def _stands_at(position: str, index: int, total: int) -> bool:
+def stands_at(position: str, index: int, total: int) -> bool:
+    """Tell whether the entry at `index` of `total` is one of those that an index or a range names."""
     if ":" not in position:
         place = int(position)
         return index == (place if place >= 0 else place + total)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from spdify.blocks.learned_size import LearnedSize, leaders_of
 from spdify.errors import UsageError
+from spdify.graph.census import is_deformable, operator_macs
 from spdify.graph.structure import fake_copy, fake_inputs
 from spdify.records import Inputs, InputSpec
 
@@ -91,13 +91,14 @@ class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         """Run the operator and count it."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        count = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - as torch.utils.flop_counter does
-        if count is not None:
+        packet = func._overloadpacket  # noqa: SLF001 - as torch.utils.flop_counter does
+        if macs := operator_macs(packet, args, kwargs, out):
             shape = (out[0] if isinstance(out, (tuple, list)) else out).shape
             # A matrix has a row for each position.
-            is_map = func._overloadpacket is torch.ops.aten.convolution and len(shape) >= CONVOLUTION_AXES  # noqa: SLF001
+            is_map = packet is torch.ops.aten.convolution or is_deformable(packet)
+            is_map = is_map and len(shape) >= CONVOLUTION_AXES
             area = math.prod(shape[2:]) if is_map else shape[-2]
-            self.by_area[area] += int(count(*args, **kwargs, out_val=out)) // 2
+            self.by_area[area] += macs
         return out
 
 

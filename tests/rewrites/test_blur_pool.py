@@ -11,11 +11,11 @@ from timm.layers import BlurPool2d
 from torch import nn
 
 from spdify.blocks import SPDConv, SPDPerChannels
+from spdify.blocks.blurring import binomial_filter
 from spdify.graph import survey
 from spdify.records import Inputs, InputSpec
 from spdify.rewrites import ReplaceBlurPool
 from spdify.rewrites.base import NoParams
-from spdify.rewrites.blur_pool import binomial_filter
 from tests.rewrites.sites import check_refused, check_transformed, site_of, surveyed
 
 SIZES = [(15, 17), (16, 13), (18, 20)]
@@ -80,8 +80,9 @@ def test_another_filter_in_the_buffer_is_seen() -> None:
 
 def test_the_filter_is_that_of_the_class() -> None:
     for taps in (2, 3, 4, 5, 7):
-        assert torch.equal(binomial_filter(taps).float(), BlurPool2d(1, taps).filt[0, 0])
-        assert binomial_filter(taps).sum() == 1
+        found = binomial_filter((taps, taps), torch.empty(0, dtype=torch.float64))
+        assert torch.equal(found.float(), BlurPool2d(1, taps).filt[0, 0])
+        assert found.sum() == 1
 
 
 def test_it_takes_no_params() -> None:

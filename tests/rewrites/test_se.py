@@ -38,3 +38,11 @@ def test_refused_reductions(reduction: object) -> None:
 def test_the_bottleneck(reduction: int, width: int) -> None:
     block = filled(made("insert-se", reduction=reduction), end(channels=32))
     assert block.get_parameter("gate.fc1.weight").shape == (width, 32, 1, 1)
+
+
+@pytest.mark.parametrize("stages", ["4", "7", "-5"])
+def test_a_stage_that_is_not_there_is_none(stages: str) -> None:
+    site = end().model_copy(update={"stage": 3, "stages": 4})
+    assert made("insert-se", stages="3").keep(site) is None
+    assert made("insert-se", stages="-1").keep(site) is None
+    assert made("insert-se", stages=stages).keep(site) is not None

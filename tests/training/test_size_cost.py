@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from spdify.blocks import DynamicConv, DynamicPool
+from spdify.blocks import DeformableConv2d, DynamicConv, DynamicPool
 from spdify.errors import UsageError
 from spdify.records import Inputs, InputSpec
 from spdify.training import SizeCost, make_recipe, size_cost_of
@@ -102,3 +102,11 @@ def test_a_network_that_learns_no_sizes() -> None:
     assert size_cost_of(small(), make_recipe("finetune"), HOW) is None
     with pytest.raises(UsageError, match="size_penalty"):
         make_recipe("finetune", {"size_penalty": -1})
+
+
+def test_deformable_convolutions_cost_as_ordinary_ones() -> None:
+    plain, deformable = Learned(), Learned()
+    deformable.third = DeformableConv2d(8, 16, (3, 3), (1, 1), (1, 1))  # type: ignore[assignment]
+    more = SizeCost(deformable, INPUTS)().item() - SizeCost(plain, INPUTS)().item()
+    positions = 27 * 16  # two offsets and a mask for each of nine taps, over 4x4 positions
+    assert more == pytest.approx(positions * 72 / 1e9, rel=1e-4)
