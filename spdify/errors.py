@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -33,6 +34,10 @@ class SpdifyError(Exception):
         super().__init__(f"{message}\n{hint}" if hint else message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep both when a fault comes from another process."""
+        return partial(type(self), hint=self.hint), (self.message,)
 
 
 class UsageError(SpdifyError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from spdify.datasets import DataOptions
+    from spdify.pipeline.clusters import ClusterSettings
     from spdify.pipeline.converting import ConversionSettings
     from spdify.pipeline.progress import Progress
     from spdify.pipeline.run_settings import TrainingSettings
@@ -196,7 +197,10 @@ def require_alone(context: typer.Context) -> None:
     """Refuse options that a run or study which is resumed would not follow: it has its own."""
     from spdify.errors import UsageError
 
-    allowed = {"resume", "code", "as_json", "quiet", "verbose", "debug"}
+    allowed = {
+        "resume", "code", "as_json", "quiet", "verbose", "debug",
+        "engine", "address", "task_cpus", "task_gpus", "task_memory", "retries",
+    }  # fmt: skip
     given = [
         name for name in context.params
         if name not in allowed and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
@@ -231,6 +235,7 @@ class Asked:
     command: str
     factor_given: bool
     name: str
+    cluster: ClusterSettings | None = None
 
 
 @contextmanager
@@ -245,6 +250,8 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
         if after != before and not (asked.output / "result.json").exists():
             code = asked.code or (asked.model if _is_code(asked.model) else None)
             more = ["--code", code] if code else []
+            if asked.cluster is not None:
+                more += ["--engine", "ray"]
             progress.note("go on with: " + shlex.join(["spdify", asked.name, "--resume", str(asked.output), *more]))
         raise
 
@@ -252,13 +259,22 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
 Outcome: TypeAlias = "tuple[Path, TrainingResult | StudyPage]"
 
 
-def resume_any(folder: Path, code: str | None, progress: Progress) -> Outcome:
-    """Go on with a run or a study."""
+def resume_any(folder: Path, code: str | None, progress: Progress, cluster: ClusterSettings | None = None) -> Outcome:
+    """Go on with a run or a study.
+
+    Raises:
+        UsageError: A single run is to go on with a cluster.
+    """
+    from spdify.errors import UsageError
     from spdify.pipeline.finetuning import resume
     from spdify.pipeline.studying import is_study, resume_study
 
     if is_study(folder):
-        return folder, resume_study(folder, code=code, progress=progress)
+        return folder, resume_study(folder, code=code, progress=progress, cluster=cluster)
+    if cluster is not None:
+        raise UsageError(
+            f"cannot go on with {folder} on a cluster: it is one run, not a study", hint="Leave out --engine."
+        )
     return folder, resume(folder, code=code, progress=progress)
 
 
@@ -315,7 +331,7 @@ def train_study(
     )  # fmt: skip
     page = run_study(
         study, asked.output, code=asked.code, download=asked.options.download, overwrite=asked.overwrite,
-        progress=progress,
+        progress=progress, cluster=asked.cluster,
     )  # fmt: skip
     return asked.output, page
 

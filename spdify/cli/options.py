@@ -10,6 +10,7 @@ import typer
 from spdify.cli.terminal import SETTINGS
 
 if TYPE_CHECKING:
+    from spdify.pipeline.clusters import ClusterSettings
     from spdify.sources import BuildArguments
 
 MODEL_HELP = (
@@ -18,7 +19,7 @@ MODEL_HELP = (
     "package.module:FACTORY, or a folder that spdify wrote."
 )
 MAX_SEED = 2**32 - 1  # what NumPy takes, too
-WEIGHTS, SHAPE, SAYING = "Model and weights", "Model and weights", "Output"
+WEIGHTS, SHAPE, SAYING, CLUSTER = "Model and weights", "Model and weights", "Output", "Many machines"
 
 
 def _set_quiet(value: bool) -> bool:
@@ -230,6 +231,48 @@ Resolution = Annotated[
     str | None,
     typer.Option(metavar="8,16,32", help="Train both networks at each of these sizes.", rich_help_panel=COMPARING),
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="What runs the tasks: this machine, or a Ray cluster (extra: ray), whose nodes have the same versions.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", rich_help_panel=CLUSTER, show_default=False,
+        help="Of the cluster's head; auto finds one that runs on this machine (default: RAY_ADDRESS, else a cluster of "
+        "this machine alone).",
+    ),
+]  # fmt: skip
+TaskCpus = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", min=0.1, help="Cores of one task (default: 1).", rich_help_panel=CLUSTER, show_default=False
+    ),
+]  # fmt: skip
+TaskGpus = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", min=0, help="GPUs of one task, or its part of one (default: 0).", rich_help_panel=CLUSTER,
+        show_default=False,
+    ),
+]  # fmt: skip
+TaskMemory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB", min=0.1, help="Memory that one task reserves on its node.", rich_help_panel=CLUSTER,
+        show_default=False,
+    ),
+]  # fmt: skip
+Retries = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, help="How often a task begins anew whose node or worker was lost (default: 3).",
+        rich_help_panel=CLUSTER, show_default=False,
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=SAYING)]
 Quiet = Annotated[
     bool,
@@ -289,3 +332,34 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"cannot read {option} {text!r}: expected numbers, for example 0.49,0.48,0.45") from None
+
+
+def cluster_settings(
+    engine: str,
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    memory: float | None,
+    retries: int | None,
+    at_once: int | None = None,
+) -> ClusterSettings | None:
+    """Put the options of a cluster together; None where the tasks run on this machine.
+
+    Raises:
+        UsageError: They are given without a cluster.
+    """
+    from spdify.errors import UsageError
+    from spdify.pipeline.clusters import ClusterSettings
+
+    given = {
+        "--address": address, "--task-cpus": cpus, "--task-gpus": gpus, "--task-memory": memory, "--retries": retries,
+    }  # fmt: skip
+    if engine == "ray":
+        own = ClusterSettings()
+        return ClusterSettings(
+            address, own.cpus if cpus is None else cpus, own.gpus if gpus is None else gpus, memory,
+            own.retries if retries is None else retries, at_once,
+        )  # fmt: skip
+    if named := [option for option, value in given.items() if value is not None]:
+        raise UsageError(f"cannot use {', '.join(named)} on this machine alone", hint="Add --engine ray.")
+    return None

@@ -81,6 +81,12 @@ def study(
     reparameterize: o.Reparameterize = False,
     trust_checkpoint: o.TrustCheckpoint = False,
     code: o.Code = None,
+    engine: o.Engine = "local",
+    address: o.Address = None,
+    task_cpus: o.TaskCpus = None,
+    task_gpus: o.TaskGpus = None,
+    task_memory: o.TaskMemory = None,
+    retries: o.Retries = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -89,7 +95,8 @@ def study(
     """Convert one network by each of several rulebooks, fine-tune all alike, and compare accuracy and cost.
 
     The network as it was is trained, too. All see the same images in the same order, seed by seed, with one recipe. The
-    folder holds a table and charts (report.html, report.md, results.csv) and the runs themselves.
+    folder holds a table and charts (report.html, report.md, results.csv) and the runs themselves. With --engine ray the
+    runs go side by side to the nodes of a cluster, all of which must see the folder, the data and the network.
     """
     from spdify.errors import UsageError
 
@@ -100,10 +107,11 @@ def study(
         )
     if resume is not None:
         require_alone(context)
+    cluster = o.cluster_settings(engine, address, task_cpus, task_gpus, task_memory, retries)
     with training_progress() as progress:
         progress.step("loading PyTorch")
         if resume is not None:
-            outcome = resume_any(resume, code, progress)
+            outcome = resume_any(resume, code, progress, cluster)
         else:
             from spdify.datasets import DataOptions
             from spdify.pipeline.converting import ConversionSettings
@@ -138,6 +146,7 @@ def study(
                 ),
                 code=code, overwrite=overwrite, command=shlex.join(["spdify", *sys.argv[1:]]),
                 factor_given=any(item.startswith("new_lr_factor") for item in recipe_set or ()), name="study",
+                cluster=cluster,
             )  # fmt: skip
             with resumable(asked, progress):
                 outcome = train_study(asked, sizes_of(resolution), seeds, progress, compare=True, contenders=contenders)

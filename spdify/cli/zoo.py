@@ -32,7 +32,14 @@ def run(
     ] = None,
     rules: o.Rules = o.DEFAULT_RULES,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Models at a time (default: one per core).")
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Models at a time (default: one per core; on a cluster, what it holds).",
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Seconds that one model may take.")] = 600,
     memory: Annotated[
@@ -48,27 +55,41 @@ def run(
     ] = "family",
     seed: o.Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in DIR.")] = False,
+    engine: o.Engine = "local",
+    address: o.Address = None,
+    task_cpus: o.TaskCpus = None,
+    task_memory: o.TaskMemory = None,
+    retries: o.Retries = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Convert and prove model after model, with random weights, each in a process of its own.
 
-    DIR gets one line per model as it ends; a run that was cut off, however it was, goes on with --resume. A model that
+    DIR gets one line per model as it ends; a run that was cut off, however it was, goes on with --resume, with the same
+    engine or the other: a Ray cluster (--engine ray) gives the same lines as one machine. A model that
     fails is a finding, not an error. Exit codes: 0 done, 2 usage, 3 a claim did not hold for some model.
     """
     progress = _Progress()
     progress.say("loading PyTorch, timm and torchvision")
-    from spdify.errors import CheckFailedError
+    from spdify.errors import CheckFailedError, UsageError
     from spdify.zoo.memory import default_budget_gb, usable_cores
     from spdify.zoo.records import SweepSettings
     from spdify.zoo.sweep import sweep
     from spdify.zoo.workers import Limits
 
-    limits = Limits(jobs=jobs or usable_cores(), timeout_s=timeout, memory_gb=memory or default_budget_gb())
+    cluster = o.cluster_settings(engine, address, task_cpus, None, task_memory, retries, jobs)
+    if cluster is None:
+        limits = Limits(jobs=jobs or usable_cores(), timeout_s=timeout, memory_gb=memory or default_budget_gb())
+    elif memory is not None:
+        raise UsageError(
+            "cannot give all workers of a cluster a common memory", hint="--task-memory is for each of them."
+        )
+    else:
+        limits = Limits(jobs=jobs or 0, timeout_s=timeout, memory_gb=task_memory or 0.0)
     settings = SweepSettings(filter=filter_, source=source, rules=tuple(rules), shard=shard, onnx=onnx, seed=seed)
     with redirect_stdout(sys.stderr), progress:
-        end = sweep(output, settings, limits=limits, resume=resume, progress=progress)
+        end = sweep(output, settings, limits=limits, resume=resume, progress=progress, cluster=cluster)
     if as_json:
         print_json(vars(end) | {"folder": str(end.folder)})
     else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +17,9 @@ from spdify.budgeting import BudgetSettings
 from spdify.bundle import check_output, is_bundle, read_json, read_record, staged_folder, write_text
 from spdify.bundle.locking import locked
 from spdify.datasets import DataOptions, open_data
-from spdify.errors import BundleError, NothingToConvertError, UsageError
+from spdify.errors import BundleError, NothingToConvertError, TrainingError, UsageError
 from spdify.graph import survey
+from spdify.pipeline.clusters import ClusterSettings, Task, connected, require_reachable
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
 from spdify.pipeline.evaluating import Normalisation, evaluate
@@ -162,6 +164,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     download: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    cluster: ClusterSettings | None = None,
 ) -> StudyPage:
     """Train all networks of a study and write tables, pictures and a page about them.
 
@@ -172,6 +175,8 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
         download: Fetch the data if need be.
         overwrite: Whether a study that is in `output` may be replaced.
         progress: Told how it goes.
+        cluster: Where the networks are trained side by side; None for one after another in this process. All nodes
+            must see `output`, the data and the network under the same paths.
 
     Returns:
         All that the page says.
@@ -183,7 +188,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     folder, progress = Path(output), progress or Progress()
     refuse_other_training(study.model)
     check_output(folder, overwrite=overwrite, marker=STUDY)
-    _check(study)
+    _check(study, cluster)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=download))
     # What cannot be opened is told before anything is written, or replaced.
@@ -199,10 +204,16 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
             stack.enter_context(locked(folder))  # nobody else may be writing what is replaced
         stage = stack.enter_context(staged_folder(folder, overwrite=overwrite, marker=STUDY))
         (stage / STUDY).write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return _go(study, folder, code, progress, dataset)
+    return _go(study, folder, code, progress, dataset, cluster)
 
 
-def resume_study(folder: str | Path, *, code: str | None = None, progress: Progress | None = None) -> StudyPage:
+def resume_study(
+    folder: str | Path,
+    *,
+    code: str | None = None,
+    progress: Progress | None = None,
+    cluster: ClusterSettings | None = None,
+) -> StudyPage:
     """Go on with a study that was cut off; runs that have ended are not repeated.
 
     Raises:
@@ -210,9 +221,10 @@ def resume_study(folder: str | Path, *, code: str | None = None, progress: Progr
         SpdifyError: As `run_study` says.
     """
     study, progress = read_study(Path(folder)), progress or Progress()
+    _check(study, cluster)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=False))
-    return _go(study, Path(folder), code, progress, dataset)
+    return _go(study, Path(folder), code, progress, dataset, cluster)
 
 
 def is_study(folder: str | Path) -> bool:
@@ -229,7 +241,13 @@ def read_study(folder: Path) -> Study:
     return read_json(folder / STUDY, Study, missing=STUDY_HINT, damaged=STUDY_HINT)
 
 
-def _check(study: Study) -> None:
+def _check(study: Study, cluster: ClusterSettings | None) -> None:
+    if cluster is not None:
+        require_reachable(cluster)
+    if cluster is not None and study.machine.device.startswith("cuda") and not cluster.gpus:
+        raise UsageError(
+            "cannot train on GPUs: the tasks are to have none", hint="Say how many each is to have: --task-gpus 1."
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "cannot compare networks in several processes at once", hint="Leave out torchrun, or train them one by one."
@@ -284,22 +302,74 @@ def _sizes(study: Study) -> Sequence[int | None]:
     return study.sizes or (None,)
 
 
-def _go(study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet) -> StudyPage:
+def _go(  # noqa: PLR0913 - a study, a place, and how
+    study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet, cluster: ClusterSettings | None
+) -> StudyPage:
     # Code of one's own may lie elsewhere by now.
     model = code if code is not None and not is_bundle(study.model) else study.model
     with locked(folder):
         tasks = _tasks(study)
-        for number, task in enumerate(tasks, start=1):
-            place = RunFolder(folder / RUNS / task.folder)
-            progress.note(f"run {number} of {len(tasks)}: {task.folder}")
-            if (place.path / RUN).exists():
-                if place.result() is None:
-                    resume(place.path, model=model, code=code, data=dataset, progress=progress)
-            else:
-                _start(study, task, place.path, model, dataset, code, progress)
+        if cluster is None:
+            for number, task in enumerate(tasks, start=1):
+                progress.note(f"run {number} of {len(tasks)}: {task.folder}")
+                _train(study, folder, task, model, dataset, code, progress)
+        else:
+            _train_on(cluster, study, folder, tasks, model, code, progress)
         runs = [_read(folder, task) for task in tasks]
         progress.step("comparing")
         return _write(study, folder, dataset, runs, code)
+
+
+def _train(  # noqa: PLR0913 - what to train, on what, where
+    study: Study, folder: Path, task: _Task, model: str, dataset: DataSet, code: str | None, progress: Progress
+) -> None:  # fmt: skip
+    """Start one run, or go on with it; one that has ended is left as it is."""
+    place = RunFolder(folder / RUNS / task.folder)
+    if not (place.path / RUN).exists():
+        _start(study, task, place.path, model, dataset, code, progress)
+    elif place.result() is None:
+        resume(place.path, model=model, code=code, data=dataset, progress=progress)
+
+
+def _train_on(  # noqa: PLR0913 - what to train, where
+    cluster: ClusterSettings, study: Study, folder: Path, tasks: Sequence[_Task], model: str, code: str | None,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Train the runs that have not ended on the nodes of a cluster.
+
+    Raises:
+        TrainingError: A run was lost more often than it may be.
+    """
+    left = [task for task in tasks if RunFolder(folder / RUNS / task.folder).result() is None]
+    calls = [
+        Task(task.folder, partial(_train_there, study, folder.resolve(), task, model, code, cluster.cpus))
+        for task in left
+    ]
+    with connected(cluster) as ray:
+        progress.note(f"{len(left)} of {len(tasks)} runs to do, on {ray.nodes} nodes")
+        with closing(ray.run(calls)) as ends:
+            for number, end in enumerate(ends, start=1):
+                if end.lost:
+                    raise TrainingError(f"cannot go on with {end.name}: it was {end.lost}")
+                progress.note(f"run {number} of {len(left)} has ended: {end.name}")
+
+
+def _train_there(  # noqa: PLR0913 - what to train, where
+    study: Study, folder: Path, task: _Task, model: str, code: str | None, cpus: float
+) -> None:
+    """Train one run on a node: it lies in the folder that all nodes share, where a lost one is gone on with.
+
+    Raises:
+        UsageError: This node does not see the folder.
+    """
+    if not is_study(folder) or read_study(folder) != study:
+        raise UsageError(
+            f"cannot train on node {os.uname().nodename}: it does not see the study in {folder}",
+            hint="Put the study on storage that all nodes share, under one path.",
+        )
+    torch.set_num_threads(max(1, int(cpus)))
+    dataset = open_data(study.data, _data_options(study, download=False))
+    _train(study, folder, task, model, dataset, code, Progress())
 
 
 def _start(  # noqa: PLR0913 - what to train, on what, where

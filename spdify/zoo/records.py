@@ -178,14 +178,16 @@ class SessionRecord(Record):
 
     Attributes:
         event: Which of the two.
-        jobs: Workers at a time.
+        jobs: Workers at a time; 0 on a cluster for as many as it holds.
         cores: CPU cores that the process may use.
-        memory_gb: What all workers together may hold.
+        memory_gb: What all workers together may hold; on a cluster one of them, 0 for what its node can spare.
         timeout_s: What one model may take.
         done: Records in the folder at that moment.
         seconds: Wall time of the session.
-        peak_memory_bytes: Largest memory of the main process and all workers together.
+        peak_memory_bytes: Largest memory of the main process and all workers together; on a cluster of one worker.
         cut_short: Whether it was interrupted.
+        engine: What ran the workers: `local`, or `ray` on as many nodes as there were at that moment.
+        nodes: Number of machines.
     """
 
     event: Literal["start", "end"]
@@ -197,3 +199,5 @@ class SessionRecord(Record):
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
     cut_short: bool = False
+    engine: Literal["local", "ray"] = "local"
+    nodes: int = 1

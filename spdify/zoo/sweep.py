@@ -7,22 +7,24 @@ import hashlib
 import json
 import platform
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from spdify.engine import apply, plan_model
 from spdify.errors import UsageError
 from spdify.graph.census import take_census
+from spdify.pipeline.clusters import connected, require_reachable
 from spdify.rulebook import load_rules
 from spdify.zoo.examine import examine, survey_named
 from spdify.zoo.exports import candidates, export_family, load_exporter
 from spdify.zoo.memory import usable_cores
 from spdify.zoo.names import family_of, model_names
+from spdify.zoo.ray_workers import RayWorkers
 from spdify.zoo.records import (
     Failure,
     OnnxFamilyRecord,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from spdify.pipeline.clusters import ClusterSettings
     from spdify.rulebook import Rulebook
     from spdify.zoo.workers import Ended
 
@@ -67,7 +70,15 @@ class SweepEnd:
     claims_broken: tuple[str, ...]
 
 
-def sweep(path: Path, settings: SweepSettings, *, limits: Limits, resume: bool, progress: Progress) -> SweepEnd:
+def sweep(  # noqa: PLR0913 - what to do, where, and how
+    path: Path,
+    settings: SweepSettings,
+    *,
+    limits: Limits,
+    resume: bool,
+    progress: Progress,
+    cluster: ClusterSettings | None = None,
+) -> SweepEnd:
     """Examine all models of the settings, then export the cheapest of each family.
 
     Args:
@@ -76,12 +87,16 @@ def sweep(path: Path, settings: SweepSettings, *, limits: Limits, resume: bool, 
         limits: What it may take.
         resume: Go on with the run that is there; what it has is not done again.
         progress: Is told how far it is.
+        cluster: Where the workers run; None for this machine.
 
     Raises:
-        UsageError: The settings name no model, or the folder holds something else or is in use.
+        UsageError: The settings name no model, the folder holds something else or is in use, or the cluster is not
+            there.
         BundleError: The folder cannot be read or written.
         RulebookError: The rulebook cannot be used.
     """
+    if cluster is not None:
+        require_reachable(cluster)
     rulebook = load_rules(settings.rules)
     settings = settings.model_copy(update={"rulebook_sha256": hashlib.sha256(_text(rulebook)).hexdigest()})
     names = model_names(settings)
@@ -90,10 +105,12 @@ def sweep(path: Path, settings: SweepSettings, *, limits: Limits, resume: bool, 
         folder.begin(_run_record(settings, names), resume=resume)
         for name in (RESULTS, ONNX, SESSIONS):
             folder.mend(name)
-        run = _Sweep(folder, settings, rulebook, Workers(limits), progress)
-        with run.session():
-            run.examine_all(names)
-            run.export_all(names)
+        with connected(cluster) if cluster else nullcontext() as ray:
+            workers = RayWorkers(ray, limits) if ray else Workers(limits)
+            run = _Sweep(folder, settings, rulebook, workers, progress)
+            with run.session():
+                run.examine_all(names)
+                run.export_all(names)
         results, exports = folder.results(), folder.exports()
     return SweepEnd(
         folder=path,
@@ -125,7 +142,7 @@ class _Sweep:
     folder: RunFolder
     settings: SweepSettings
     rulebook: Rulebook
-    workers: Workers
+    workers: Workers | RayWorkers
     progress: Progress
 
     @contextmanager
@@ -135,7 +152,7 @@ class _Sweep:
         limits = self.workers.limits
         line = SessionRecord(
             event="start", jobs=limits.jobs, cores=usable_cores(), memory_gb=limits.memory_gb,
-            timeout_s=limits.timeout_s, done=len(self.folder.results()),
+            timeout_s=limits.timeout_s, done=len(self.folder.results()), **self._engine(),
         )  # fmt: skip
         self.folder.append(SESSIONS, line)
         cut_short = True
@@ -149,8 +166,14 @@ class _Sweep:
                 "seconds": round(time.monotonic() - started, 1),
                 "peak_memory_bytes": self.workers.peak_memory_bytes,
                 "cut_short": cut_short,
+                **self._engine(),
             }
             self.folder.append(SESSIONS, line.model_copy(update=end))
+
+    def _engine(self) -> dict[str, Any]:
+        if isinstance(self.workers, RayWorkers):
+            return {"engine": "ray", "nodes": self.workers.cluster.nodes}
+        return {"engine": "local", "nodes": 1}
 
     def examine_all(self, names: tuple[str, ...]) -> None:
         """Examine every model that has no line yet."""
@@ -160,9 +183,8 @@ class _Sweep:
         if not left:
             return
         known: dict[str, float] = {}
-        self._warm_up()
         jobs = [Job(name, partial(_examine_job, name, self.rulebook, known, self.settings.seed)) for name in left]
-        with closing(self.workers.run(jobs)) as ended:
+        with closing(self.workers.run(jobs, partial(_warm_up, self.rulebook))) as ended:
             for end in ended:
                 record, proofs = _record_of(end)
                 known.update(proofs)  # workers that are forked from now on have them
@@ -177,39 +199,43 @@ class _Sweep:
         self.progress.phase("exports to ONNX", done=len(groups) - len(left), total=len(groups))
         if not left:
             return
-        torch.set_num_threads(1)
-        load_exporter()
-        gc.freeze()
         jobs = [
             Job(family, partial(_export_job, family, models, self.rulebook, self.settings.seed))
             for family, models in left.items()
         ]
-        with closing(self.workers.run(jobs)) as ended:
+        with closing(self.workers.run(jobs, _warm_up_exporter)) as ended:
             for end in ended:
                 record = _onnx_record_of(end)
                 self.folder.append(ONNX, record)
                 self.progress.ended(end.name, record.outcome)
 
-    def _warm_up(self) -> None:
-        """Load all that is loaded at first use, on one thread: a fork does not take a pool of threads along.
 
-        No gradients here: PyTorch refuses them in workers forked from a process that has computed some.
+def _warm_up(rulebook: Rulebook) -> None:
+    """Load all that is loaded at first use, on one thread: a fork does not take a pool of threads along.
 
-        Raises:
-            UsageError: This process has computed gradients.
-        """
-        torch.set_num_threads(1)
-        loaded, before = survey_named(WARM_UP, seed=0, kinds=self.rulebook.kinds)
-        plan = plan_model(loaded.model, before, self.rulebook, inputs=loaded.inputs)
-        take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
-        gc.collect()
-        gc.freeze()  # what is there is looked at no more, so that its pages stay shared
-        (probe,) = self.workers.run([Job("probe", _probe)])
-        if probe.payload is None:
-            raise UsageError(
-                "cannot sweep from this process: it has computed gradients, after which its workers cannot",
-                hint="Run `spdify zoo run`, or call sweep() before anything else.",
-            )
+    No gradients here: PyTorch refuses them in workers forked from a process that has computed some.
+
+    Raises:
+        UsageError: This process has computed gradients.
+    """
+    torch.set_num_threads(1)
+    loaded, before = survey_named(WARM_UP, seed=0, kinds=rulebook.kinds)
+    plan = plan_model(loaded.model, before, rulebook, inputs=loaded.inputs)
+    take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
+    gc.collect()
+    gc.freeze()  # what is there is looked at no more, so that its pages stay shared
+    (probe,) = Workers(Limits()).run([Job("probe", _probe)])
+    if probe.payload is None:
+        raise UsageError(
+            "cannot sweep from this process: it has computed gradients, after which its workers cannot",
+            hint="Run `spdify zoo run`, or call sweep() before anything else.",
+        )
+
+
+def _warm_up_exporter() -> None:
+    torch.set_num_threads(1)
+    load_exporter()
+    gc.freeze()
 
 
 def _begin_job() -> None:

@@ -92,12 +92,14 @@ class Workers:
         self._selector = selectors.DefaultSelector()
         self._looked = 0.0
 
-    def run(self, jobs: Iterable[Job]) -> Generator[Ended, None, None]:
-        """Run all jobs; close the iterator to end early, which kills what is running.
+    def run(self, jobs: Iterable[Job], prepare: Callable[[], None] | None = None) -> Generator[Ended, None, None]:
+        """Run all jobs, after `prepare` has loaded what they need; close the iterator to end early, which kills them.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds
         the budget by itself is lost to it. So the outcome does not depend on what ran beside it.
         """
+        if prepare is not None:
+            prepare()
         waiting, alone = deque(jobs), deque[Job]()
         try:
             while waiting or alone or self._running:

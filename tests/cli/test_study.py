@@ -64,3 +64,26 @@ def test_a_rulebook_with_nothing_to_do(spdify: Spdify, folder: Path) -> None:
     result = spdify("study", "net.py:build", "--rules", "spd,cbam", "--data", "digits", "-o", "out", code=4)
     assert "with cbam of cbam" in result.stderr
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--address", "h:1", "--task-gpus", "1"), "cannot use --address, --task-gpus on this machine alone"),
+        (("--engine", "ray", "--device", "cuda"), "cannot train on GPUs: the tasks are to have none"),
+        (("--engine", "ray", "--address", "127.0.0.1:1"), "cannot reach a Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_clusters_that_cannot_be(
+    spdify: Spdify, folder: Path, network: str, arguments: tuple[str, ...], words: str
+) -> None:
+    pytest.importorskip("ray")
+    more = ("--data", "digits", "--rules", "spd", "--recipe-set", "warmup_epochs=0")
+    result = spdify("study", network, *more, *arguments, "-o", "out", code=2)
+    assert words in " ".join(result.stderr.split())
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("argument", ["--address=h:1", "--retries=1"])
+def test_a_run_is_not_gone_on_with_on_a_cluster(spdify: Spdify, argument: str) -> None:
+    assert "Add --engine ray" in spdify("study", "--resume", "run", argument, code=2).stderr
