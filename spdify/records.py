@@ -1054,6 +1054,8 @@ class Machine(Record):
         compiled: Whether the training network goes through `torch.compile`.
         sync_batchnorm: Whether batch norms see the whole batch of all processes (GPUs only).
         workers: Processes that read image files.
+        deterministic: Whether a GPU takes algorithms that give the same bits each time (some cost time); a CPU always
+            does.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -1063,6 +1065,7 @@ class Machine(Record):
     compiled: bool = False
     sync_batchnorm: bool = False
     workers: int = Field(default=0, ge=0)
+    deterministic: bool = True
 
 
 class Evaluation(Record):

@@ -80,8 +80,11 @@ def _place_of(tensor: Tensor) -> TensorSpec:
 
 
 def _address(tensor: Tensor) -> int:
-    """Give the address to read a tensor from; asked for one to write to, PyTorch would copy what is shared."""
-    return int(tensor.const_data_ptr())  # type: ignore[attr-defined]  # torch's stubs lack it
+    """Give the address to read a tensor from; asked for one to write to, PyTorch would copy what is shared.
+
+    Older releases of PyTorch have no other address: there it is copied.
+    """
+    return int(getattr(tensor, "const_data_ptr", tensor.data_ptr)())
 
 
 def timm_config(record: BundleRecord) -> dict[str, Any]:

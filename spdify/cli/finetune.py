@@ -95,6 +95,7 @@ def finetune(
     grad_accum_steps: o.Parts = 1,
     channels_last: o.ChannelsLast = False,
     torchcompile: o.Compile = False,
+    deterministic: o.Deterministic = True,
     sync_bn: Annotated[
         bool, typer.Option("--sync-bn", help="Batch norms over all processes (GPUs).", rich_help_panel=o.MACHINE)
     ] = False,
@@ -176,7 +177,7 @@ def finetune(
                     seed=seed,
                     machine=Machine(
                         device=device, amp=amp, parts=grad_accum_steps, channels_last=channels_last,
-                        compiled=torchcompile, sync_batchnorm=sync_bn, workers=workers,
+                        compiled=torchcompile, sync_batchnorm=sync_bn, workers=workers, deterministic=deterministic,
                     ),
                     mean=o.numbers("--mean", mean), std=o.numbers("--std", std), onnx=onnx, track=tuple(track or ()),
                 ),

@@ -223,6 +223,13 @@ Parts = Annotated[
     ),
 ]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Memory format NHWC.", rich_help_panel=MACHINE)]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic/--no-deterministic", rich_help_panel=MACHINE,
+        help="On a GPU: only algorithms that give the same bits each time, so that --resume does, too.",
+    ),
+]  # fmt: skip
 Compile = Annotated[bool, typer.Option("--torchcompile", help="Train through torch.compile.", rich_help_panel=MACHINE)]
 Seeds = Annotated[
     int, typer.Option(metavar="N", min=1, help="Repeat with N seeds, from --seed on.", rich_help_panel=COMPARING)

@@ -70,6 +70,7 @@ def study(
     device: o.Device = "auto",
     amp: o.Amp = "no",
     channels_last: o.ChannelsLast = False,
+    deterministic: o.Deterministic = True,
     workers: o.Workers = 0,
     pretrained: o.Pretrained = False,
     checkpoint: o.Checkpoint = None,
@@ -136,7 +137,10 @@ def study(
                 training=TrainingSettings(
                     recipe=make_recipe(recipe, changes, recipe_set or ()),
                     seed=seed,
-                    machine=Machine(device=device, amp=amp, channels_last=channels_last, workers=workers),
+                    machine=Machine(
+                        device=device, amp=amp, channels_last=channels_last, workers=workers,
+                        deterministic=deterministic,
+                    ),
                     mean=o.numbers("--mean", mean), std=o.numbers("--std", std), onnx=False,
                 ),
                 build=o.build_arguments(

@@ -81,7 +81,7 @@ def convert(  # noqa: PLR0913 - the options of the command line
             `input_size` (C, H, W), `seed` and `reparameterize`, as `spdify.sources.BuildOptions` describes them.
 
     Returns:
-        The conversion, not yet saved.
+        The conversion, not yet saved; its networks lie on the CPU, wherever the model does.
 
     Raises:
         NothingToConvertError: No site is to be rewritten, or none fits into the budget.

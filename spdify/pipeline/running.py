@@ -21,7 +21,7 @@ from spdify.pipeline.starting import export_trained, read_start, write_trained
 from spdify.records import EpochResult, TrainingResult
 from spdify.reporting import measure
 from spdify.training import Share, Trainer, carried_masks, make_batches, size_cost_of
-from spdify.training.trainer import DIVERGED_HINT
+from spdify.training.trainer import DIVERGED_HINT, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ def train_run(
         if accelerator.is_main_process:
             stack.enter_context(locked(folder.path))
             folder.clean()
+        stack.enter_context(repeatable(run.machine, accelerator.device))
         network = load(folder.start, model=original)
         start = read_start(folder.start, network)
         trainer = _make_trainer(run, start, folder, dataset, original, accelerator, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from contextlib import contextmanager, nullcontext
@@ -68,6 +69,24 @@ def make_accelerator(machine: Machine, **options: Any) -> Accelerator:  # noqa: 
         return Accelerator(cpu=cpu, mixed_precision=machine.amp, kwargs_handlers=[wrapping], **options)
     except ValueError as error:
         raise UsageError(f"cannot train with --amp {machine.amp} here: {error}") from error
+
+
+@contextmanager
+def repeatable(machine: Machine, device: torch.device) -> Iterator[None]:
+    """Let a GPU take algorithms that give the same bits each time, if so asked: else a resumed run ends elsewhere.
+
+    An operator that has none goes on as it is, with PyTorch's warning.
+    """
+    if device.type != "cuda" or not machine.deterministic:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what PyTorch asks for of cuBLAS
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def join_all(own: list[Scores], accelerator: Accelerator) -> Scores:

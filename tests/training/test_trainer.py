@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from spdify.engine import apply
 from spdify.errors import TrainingError, UsageError
 from spdify.records import Machine
 from spdify.training import Share, Trainer, carried_masks, make_accelerator, make_batches, make_recipe, pack, unpack
+from spdify.training.trainer import repeatable
 from tests.training.networks import HOW, coloured, small
 
 if TYPE_CHECKING:
@@ -215,3 +217,17 @@ def test_no_gpu() -> None:
         make_accelerator(Machine(sync_batchnorm=True))
     with pytest.raises(UsageError, match="--amp fp16"):
         make_accelerator(Machine(device="cpu", amp="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "found"), [("cpu", True, False), ("cuda", False, False), ("cuda", True, True)]
+)
+def test_a_gpu_gives_the_same_bits_each_time_if_so_asked(
+    device: str, wanted: bool, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with repeatable(Machine(deterministic=wanted), torch.device(device)):
+        assert torch.are_deterministic_algorithms_enabled() is found
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is found
+    assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
