@@ -196,7 +196,8 @@ def _require_answer(address: str) -> None:
 def _unreachable(where: str, error: Exception) -> UsageError:
     return UsageError(
         f"cannot reach a Ray cluster at {where}: {(str(error) or type(error).__name__).splitlines()[0]}",
-        hint="`ray start --head` starts one, `ray status` says what it has. Versions of Ray and Python must agree.",
+        hint="`ray start --head` starts one, `ray status` says what it has. Versions of Ray and Python must agree, and "
+        "RAY_AUTH_MODE: `token` where the cluster asks for one.",
     )
 
 
