@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import typing
 import warnings
 from functools import partial
 from hashlib import sha256
@@ -57,6 +58,14 @@ def fails():
 
 none = None
 """
+_MODELS = ("bundle", "timm:test_resnet", "net.py:build", "bundle/model.onnx", "book.toml", "spd")
+#: Values with which a command goes on, by option.
+_LIKELY = {
+    "--data": ("imagefolder:photos", "digits"), "--input-size": ("3,32,32",), "--rules": ("spd", "cbam", "spd-paper"),
+    "--output": ("new",), "--epochs": ("1",), "--batch-size": ("8", "2"), "--rounds": ("3",), "--num-classes": ("2",),
+    "--code": ("net.py:build",), "--checkpoint": ("bundle/model.safetensors",), "--mean": ("0.5,0.5,0.5", "0.5"),
+    "--std": ("0.2,0.2,0.2", "0,0,0"), "--set": ("max-pool.form=keep",), "--validation-share": ("0.3", "0"),
+}  # fmt: skip
 #: What would ask the network: that is promised, and there is none here.
 _ASKING = ("--pretrained", "--download", "hf-hub:")
 #: Not tried: it would begin 1,500 conversions, each in a process of its own.
@@ -80,8 +89,13 @@ def _value(parameter: Any) -> st.SearchStrategy[str]:
     """Give what may stand for a parameter: of its own choices, of what is there, numbers, texts."""
     kinds = [st.sampled_from(_THERE), st.sampled_from(_ODD), st.integers().map(str), st.floats().map(str)]
     kinds.append(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20))
-    if choices := [str(choice) for choice in getattr(parameter.type, "choices", ())]:
+    choices = [
+        str(choice) for choice in typing.get_args(parameter.type_descriptor.annotation) if isinstance(choice, str)
+    ]
+    if choices := choices or (parameter.metavar or "").strip("[]").lower().split("|"):
         kinds += [st.sampled_from(choices)] * 4
+    if likely := _LIKELY.get(parameter.opts[0]):
+        kinds += [st.sampled_from(likely)] * 6
     return st.one_of(kinds)
 
 
@@ -92,13 +106,14 @@ def command_lines(draw: st.DrawFn, known: dict[tuple[str, ...], Any]) -> tuple[s
     line = list(words)
     parameters = known[words].params
     arguments = [p for p in parameters if p.param_type_name == "argument" and draw(st.integers(0, 9))]
-    line += [draw(st.sampled_from(_THERE) if draw(st.integers(0, 3)) else _value(argument)) for argument in arguments]
-    options = [p for p in parameters if p.param_type_name == "option" and "--help" not in p.opts]
+    line += [draw(st.one_of([st.sampled_from(_MODELS)] * 4 + [st.sampled_from(_THERE), _value(p)])) for p in arguments]
+    # With --debug, tracebacks are what was asked for.
+    options = [p for p in parameters if p.param_type_name == "option" and not {"--help", "--debug"} & {*p.opts}]
     for option in draw(st.lists(st.sampled_from(options), max_size=5)):
         line.append(draw(st.sampled_from([*option.opts, *option.secondary_opts])))
         if not option.is_flag:
             line.append(draw(_value(option)))
-    if not draw(st.integers(0, 19)):
+    if draw(st.integers(0, 29)) == 29:  # hypothesis likes zeros
         line.insert(
             draw(st.integers(0, len(line))), draw(st.sampled_from(("--no-such", "-Z", "extra", "--help", "--version")))
         )

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOKED = ("load", "page", "evaluate")
+WAYS_OF_FILES = {
+    "spdify.json": LOOKED,
+    "report.json": ("page",),
+    "model.safetensors": ("load", "evaluate"),
+    "config.json": ("inspect local-dir:bundle",),
+}
 EVIL = (
     "evil.py",
     "hubconf.py",
@@ -388,7 +394,7 @@ def _links() -> Iterator[Attack]:
     }
     for file in ("spdify.json", "report.json", "model.safetensors", "config.json"):
         for name, make in kinds.items():
-            ways = {"report.json": ("page",), "config.json": ("inspect local-dir:bundle",)}.get(file, LOOKED)
+            ways = WAYS_OF_FILES[file]
             change = partial(_instead, file=file, make=make)
             yield Attack(f"{file} is {name}", "links, pipes, folders", change, ways, refused=True)
     yield Attack(

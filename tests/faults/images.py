@@ -113,6 +113,7 @@ PICTURES: dict[str, Picture] = {
     "2^31.png": Picture(_text(_png(2**31 - 1, 2**31 - 1))),
     "9000x9000.png": Picture(_text(_png(9000, 9000))),
     "0x0.png": Picture(_text(_png(0, 0))),
+    "1x3000000.png": Picture(_text(_png(1, 3_000_000))),
     "bomb.png": Picture(_text(_png(20_000, 20_000, b"\0" * 20_000_000))),
     "text of 2 GB.png": Picture(
         _text(_png(32, 32)[:33] + _chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 2**26)) + _png(32, 32)[33:])
@@ -135,7 +136,7 @@ PICTURES: dict[str, Picture] = {
     "\x1b]0;canary\x07.png": Picture(_text(b"hello")),
     "\u202egpj.png": Picture(_text(b"hello")),
     "é漢字🙂.png": Picture(_saved("RGB", "PNG"), bad=False),
-    "[red]x[/].png": Picture(_text(b"hello")),
+    "[red]x.png": Picture(_text(b"hello")),
     "no access.png": Picture(lambda file: (_saved("RGB", "PNG")(file), file.chmod(0)), bad=False),
     ".hidden.png": Picture(_text(b"hello"), bad=False, listed=False),
     "deep.png": Picture(_deep, bad=False),
