@@ -109,7 +109,7 @@ def command_lines(draw: st.DrawFn, known: dict[tuple[str, ...], Any]) -> tuple[s
     line += [draw(st.one_of([st.sampled_from(_MODELS)] * 4 + [st.sampled_from(_THERE), _value(p)])) for p in arguments]
     # With --debug, tracebacks are what was asked for.
     options = [p for p in parameters if p.param_type_name == "option" and not {"--help", "--debug"} & {*p.opts}]
-    for option in draw(st.lists(st.sampled_from(options), max_size=5)):
+    for option in draw(st.lists(st.sampled_from(options), max_size=5)) if options else ():
         line.append(draw(st.sampled_from([*option.opts, *option.secondary_opts])))
         if not option.is_flag:
             line.append(draw(_value(option)))
@@ -181,4 +181,4 @@ def _furnish(where: Place) -> None:
     os.mkfifo(where.cwd / "pipe")
 
 
-ARGUMENTS = Part("arguments", argument_cases, full=1500, short=80, timeout_s=40)
+ARGUMENTS = Part("arguments", argument_cases, full=400, short=14, timeout_s=40)

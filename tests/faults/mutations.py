@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.faults.commands import ESCAPE, MARKUP
 
 if TYPE_CHECKING:
-    from random import Random
+    from collections.abc import Iterable
+
+CaseT = TypeVar("CaseT")
 
 #: Written in the place of a text `@NAME`: what `json.dumps` would not write.
 RAW = {
@@ -29,6 +32,13 @@ TEXTS = (
     "x" * 100_000, "é" * 300, "[red]x[/]", "[/]", "|a|b|", "float128", "conv1.0", "maxpool", "fc", "layer2.0.conv1",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (None, True, [], {}, [[]], [None], {"_target_": "os.system", "_args_": ["x"]}, *RAW)
+
+
+def shuffled(cases: Iterable[CaseT], seed: int) -> list[CaseT]:
+    """Give cases in another order, the same for a seed: a short run has some of each kind."""
+    found = list(cases)
+    Random(f"order {seed}").shuffle(found)
+    return found
 
 
 def spots(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
