@@ -128,4 +128,4 @@ def _changed(folder: Path, *, file: str, seed: str) -> None:
         path.write_text(written(document), encoding="utf-8")
 
 
-BUNDLES = Part("bundles", bundle_cases, full=800, short=14, timeout_s=40)
+BUNDLES = Part("bundles", bundle_cases, full=800, short=14, timeout_s=120)

@@ -31,6 +31,7 @@ TOUCH = f"open(__import__('os').environ['{CANARY}'], 'w').close()"
 #: What must never stand in a page, or reach a terminal, as it is.
 MARKUP = "<script>canary()</script>"
 ESCAPE = "\x1b]0;canary\x07"
+#: That a trial may compute for; by the clock it has longer (`Part.timeout_s`), since the machine may be shared.
 CPU_SECONDS = 10.0
 #: Bytes that a trial may ask for above what the process has when it begins, and may really hold.
 ADDRESSES = 4 * 2**30

@@ -378,4 +378,4 @@ def read_boxes(spec: str) -> None:
         raise SystemExit(1) from None
 
 
-IMAGES = Part("images", image_cases, full=400, short=14, timeout_s=60)
+IMAGES = Part("images", image_cases, full=400, short=14, timeout_s=120)

@@ -223,4 +223,4 @@ def _try(make: Callable[[Path], object]) -> tuple[Outcome, str]:
         return judged(where, run_spdify(where, COMMAND))
 
 
-ONNX = Part("onnx", onnx_cases, full=300, short=12, timeout_s=40)
+ONNX = Part("onnx", onnx_cases, full=300, short=12, timeout_s=120)

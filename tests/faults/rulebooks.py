@@ -212,4 +212,4 @@ def _try(make: Callable[[Path], object], way: str) -> tuple[Outcome, str]:
         return judged(where, run_spdify(where, WAYS[way]))
 
 
-RULEBOOKS = Part("rulebooks", rulebook_cases, full=400, short=12, timeout_s=40)
+RULEBOOKS = Part("rulebooks", rulebook_cases, full=400, short=12, timeout_s=120)
