@@ -822,7 +822,15 @@ class Kernel(Record):
 
     site: str
     before: Taps
-    after: tuple[Taps, ...]
+    after: Annotated[tuple[Taps, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_one_window(self) -> Self:
+        """Refuse several windows in the place of one without weights."""
+        if not self.before.tensor and len(self.after) != 1:
+            msg = "a window without weights lies in one place"
+            raise ValueError(msg)
+        return self
 
 
 class ComparedSite(Record):

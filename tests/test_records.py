@@ -20,6 +20,7 @@ from spdify.records import (
     Geometry,
     Inputs,
     InputSpec,
+    Kernel,
     Measure,
     Plan,
     Preprocessing,
@@ -227,3 +228,11 @@ def test_a_bundle_has_so_many_plans_at_most() -> None:
     BundleRecord.model_validate(record | {"plans": [plan] * MAX_PLANS})
     with pytest.raises(ValidationError, match="plans"):
         BundleRecord.model_validate(record | {"plans": [plan] * (MAX_PLANS + 1)})
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_window_without_weights_lies_in_one_place(count: int) -> None:
+    taps = {"tensor": "", "kernel": (1,), "scale": (1,), "origins": (0,)}
+    Kernel.model_validate({"site": "a", "before": taps, "after": [taps]})
+    with pytest.raises(ValidationError):
+        Kernel.model_validate({"site": "a", "before": taps, "after": [taps] * count})

@@ -66,7 +66,10 @@ def mutated(value: Any, random: Random, *, times: int = 1) -> tuple[Any, str]:
 
 
 def _change(holder: Any, key: Any, random: Random) -> str:
-    """Change one value in place."""
+    """Change one value in place; more often than not into one of its kind, which a schema lets through."""
+    if random.random() < _ALIKE:
+        holder[key] = _alike(holder[key], random)
+        return f"= {str(holder[key])[:40]!a}"
     match random.randrange(8):
         case 0:
             del holder[key]
@@ -85,6 +88,24 @@ def _change(holder: Any, key: Any, random: Random) -> str:
         case _:
             holder[key] = random.choice((*NUMBERS, *TEXTS))
     return f"= {str(holder[key])[:40]!a}"
+
+
+_ALIKE = 0.6
+
+
+def _alike(value: Any, random: Random) -> Any:
+    """Give another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return random.choice((*NUMBERS, value + 1, value * 2, value - 1))
+    if isinstance(value, str):
+        return random.choice(TEXTS)
+    if isinstance(value, list):
+        return random.choice(([], value[:1], value[1:], value[::-1], value * 2))
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if random.random() < 0.9}  # most stay
+    return random.choice((None, 0, ""))
 
 
 def written(value: Any) -> str:
