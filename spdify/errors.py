@@ -7,10 +7,15 @@ through `printable`.
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from enum import IntEnum
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -96,6 +101,16 @@ class TrainingError(SpdifyError):
 
 class ExportError(SpdifyError):
     """A model that cannot be exported."""
+
+
+def require_plain(file: Path) -> None:
+    """Refuse what is there and is no plain file: a pipe or a device might never end.
+
+    Raises:
+        OSError: It is something else, or may not be looked at.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a plain file", str(file))
 
 
 def printable(text: str) -> str:

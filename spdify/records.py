@@ -7,6 +7,7 @@ JSON Schema is what `spdify schema` prints. Shapes are in PyTorch's order, batch
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
@@ -26,6 +27,11 @@ Operator: TypeAlias = Literal[
 Kind: TypeAlias = Literal["downsampling", "convolution", "stage_end", "block_end", "input", "pyramid"]
 Mode: TypeAlias = Literal["eval", "train"]
 Quantity: TypeAlias = Literal["macs", "params", "latency"]
+#: Of a tensor that a network may take.
+Dtype: TypeAlias = Literal[
+    "float64", "float32", "float16", "bfloat16", "complex64", "complex128",
+    "int64", "int32", "int16", "int8", "uint8", "bool",
+]  # fmt: skip
 
 #: Entries along one axis of any tensor: the widest layers there are have some hundred thousand.
 MAX_ENTRIES = 2**24
@@ -33,6 +39,15 @@ MAX_ENTRIES = 2**24
 MAX_WINDOW = 2**30
 #: Places of a kernel that is recorded tap by tap.
 MAX_TAPS = 2**16
+#: Elements of one input: 1 GiB in float32, an image of 9,459 by 9,459 pixels.
+MAX_INPUT = 2**28
+MAX_INPUTS = 64
+#: Plans of one network: each conversion, scaling or new classifier adds one, and each is checked and carried out.
+MAX_PLANS = 64
+#: Channel counts of one module: it has a block for each.
+MAX_COUNTS = 256
+#: Names that are put into a model, or looked up in its code: nothing but what Python calls a name.
+_OPERATION = re.compile(r"((?!\d)\w+:){1,2}\d{1,9}")
 
 
 class Record(BaseModel):
@@ -248,7 +263,7 @@ class Site(Record):
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     aliases: tuple[str, ...] = ()
     constants: dict[str, ParamValue] = Field(default_factory=dict)
-    channels: tuple[int, ...] = ()
+    channels: Annotated[tuple[int, ...], Field(max_length=MAX_COUNTS)] = ()
     modes: tuple[Mode, ...] = ("eval", "train")
     inside: str = ""
     obstacles: tuple[str, ...] = ()
@@ -258,6 +273,18 @@ class Site(Record):
     rank: int = 0
     stage: int | None = None
     stages: int = 0
+
+    @model_validator(mode="after")
+    def _has_an_operation(self) -> Self:
+        """Refuse what could name anything but an expression, or a block behind or before a module."""
+        if self.operation and not _OPERATION.fullmatch(self.operation):
+            msg = "an operation is method, function and number, or kind and number, with colons between"
+            raise ValueError(msg)
+        middle = self.operation.split(":")[-2:-1]
+        if self.inserted and middle != (["input"] if self.operator == "input" else ["end"]):
+            msg = f"an operation of {self.operator} is called so: end:0, forward:input:0"
+            raise ValueError(msg)
+        return self
 
     @property
     def kind(self) -> Kind:
@@ -449,8 +476,16 @@ class Decision(Record):
 class InputSpec(Record):
     """One example input: its shape (batch first) and its dtype, for example `float32`."""
 
-    shape: Shape
-    dtype: str = "float32"
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_INPUT)], ...], Field(min_length=1, max_length=16)]
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        """Refuse what would take all memory before anybody has looked at it."""
+        if self.elements > MAX_INPUT:
+            msg = f"an input has at most {MAX_INPUT:,} elements, this one {self.elements:,}"
+            raise ValueError(msg)
+        return self
 
     @property
     def elements(self) -> int:
@@ -461,8 +496,8 @@ class InputSpec(Record):
 class Inputs(Record):
     """Example inputs of a forward pass: positional and by name."""
 
-    args: tuple[InputSpec, ...] = ()
-    kwargs: dict[str, InputSpec] = Field(default_factory=dict)
+    args: Annotated[tuple[InputSpec, ...], Field(max_length=MAX_INPUTS)] = ()
+    kwargs: Annotated[dict[str, InputSpec], Field(max_length=MAX_INPUTS)] = Field(default_factory=dict)
 
 
 class Limit(Record):
@@ -566,8 +601,8 @@ class Repeat(Record):
     """
 
     path: str
-    before: int = Field(ge=1, le=4096)
-    after: int = Field(ge=1, le=4096)
+    before: int = Field(ge=1, le=1024)
+    after: int = Field(ge=1, le=1024)
     silenced: tuple[str, ...] = ()
 
 
@@ -627,12 +662,20 @@ class Plan(Record):
 class Preprocessing(Record):
     """How images become inputs, in timm's terms; sizes are (C, H, W), mean and std per channel of a 0-to-1 image."""
 
-    input_size: Shape
+    input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_INPUT)], ...], Field(min_length=2, max_length=4)]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
-    crop_pct: float = 1.0
+    crop_pct: float = Field(default=1.0, ge=0.25, le=4)
     crop_mode: str = "center"
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        """Refuse what would take all memory before anybody has looked at it."""
+        if math.prod(self.input_size) > MAX_INPUT:
+            msg = f"an input has at most {MAX_INPUT:,} elements"
+            raise ValueError(msg)
+        return self
 
 
 class Source(Record):
@@ -779,7 +822,15 @@ class Kernel(Record):
 
     site: str
     before: Taps
-    after: tuple[Taps, ...]
+    after: Annotated[tuple[Taps, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_one_window(self) -> Self:
+        """Refuse several windows in the place of one without weights."""
+        if not self.before.tensor and len(self.after) != 1:
+            msg = "a window without weights lies in one place"
+            raise ValueError(msg)
+        return self
 
 
 class ComparedSite(Record):
@@ -1385,7 +1436,7 @@ class BundleRecord(Record):
 
     schema_version: Literal[1] = 1
     source: Source
-    plans: tuple[Plan, ...]
+    plans: Annotated[tuple[Plan, ...], Field(max_length=MAX_PLANS)]
     seed: int
     command: str = ""
     versions: dict[str, str]

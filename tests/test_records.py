@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,23 @@ from pydantic import ValidationError
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from spdify.records import Call, Claim, Decision, Geometry, Inputs, InputSpec, Measure, Plan, Shape, Site, Source
+from spdify.records import (
+    MAX_PLANS,
+    BundleRecord,
+    Call,
+    Claim,
+    Decision,
+    Geometry,
+    Inputs,
+    InputSpec,
+    Kernel,
+    Measure,
+    Plan,
+    Preprocessing,
+    Shape,
+    Site,
+    Source,
+)
 
 
 def window(
@@ -171,3 +188,51 @@ def test_a_pool_over_a_long_signal_is_a_window() -> None:
 def test_a_slice_reads_from_its_start(size: int, start: int, share: float) -> None:
     geometry = Geometry(in_channels=1, out_channels=1, kernel=(1,), stride=(2,), padding=(0,), dilation=(1,))
     assert geometry.positions_read((size,), (start,)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("operation", "operator"),
+    [("__class__", "conv"), ("a:b:c:0", "conv"), ("a b:0", "conv"), ("end:0\n", "stage_end"), ("to:0", "stage_end"),
+     ("end:0\n  exec(x)", "stage_end"), ("::", "conv"), ("forward:conv:0", "stage_end"), ("", "stage_end")],
+)  # fmt: skip
+def test_an_operation_names_nothing_else(operation: str, operator: str) -> None:
+    changed = site(
+        Geometry(in_channels=1, out_channels=1, kernel=(1,), stride=(2,), padding=(0,), dilation=(1,)), (1, 1, 4)
+    ).model_dump()
+    changed |= {"operation": operation, "operator": operator}
+    with pytest.raises(ValidationError):
+        Site.model_validate(changed)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"shape": ()}, {"shape": (1, 0)}, {"shape": (1, 3, 2**14, 2**14)}, {"shape": (1,) * 17},
+     {"shape": (1, 3), "dtype": "float31"}, {"shape": (1, 3), "dtype": "load"}],
+)  # fmt: skip
+def test_inputs_that_would_take_all_memory_or_name_no_dtype(spec: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        InputSpec.model_validate(spec)
+
+
+@pytest.mark.parametrize("change", [{"input_size": (3, 2**14, 2**14)}, {"crop_pct": 1e-9}])
+def test_images_that_would_take_all_memory(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocessing.model_validate({"input_size": (3, 8, 8), "mean": (0,), "std": (1,)} | change)
+
+
+def test_a_bundle_has_so_many_plans_at_most() -> None:
+    record: dict[str, Any] = {
+        "source": {"spec": "x", "kind": "object", "name": "x"}, "seed": 0, "versions": {}, "proof": "", "checks": (),
+    }  # fmt: skip
+    plan = {"rulebook": "spd", "fingerprint": "0", "inputs": {}, "decisions": ()}
+    BundleRecord.model_validate(record | {"plans": [plan] * MAX_PLANS})
+    with pytest.raises(ValidationError, match="plans"):
+        BundleRecord.model_validate(record | {"plans": [plan] * (MAX_PLANS + 1)})
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_window_without_weights_lies_in_one_place(count: int) -> None:
+    taps = {"tensor": "", "kernel": (1,), "scale": (1,), "origins": (0,)}
+    Kernel.model_validate({"site": "a", "before": taps, "after": [taps]})
+    with pytest.raises(ValidationError):
+        Kernel.model_validate({"site": "a", "before": taps, "after": [taps] * count})

@@ -136,7 +136,9 @@ class SPDAvgPool(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the weight to that of the pool."""
+        """Set the weight to that of the pool; without memory, there is nothing to be set."""
+        if self.weight.is_meta:
+            return
         with torch.no_grad():
             self.weight.copy_(self.pool_weight())
 

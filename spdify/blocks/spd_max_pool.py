@@ -194,12 +194,19 @@ class SPDMaxPool(nn.Module):
             else (),
         )
         self.form: Form = form
-        state = self.pool_weights()
-        self.tournament = nn.ParameterDict({name.rpartition(".")[2]: torch.empty(w.shape) for name, w in state.items()})
+        self.tournament = nn.ParameterDict(
+            {str(i): torch.empty(len(a.taps), channels, a.scale, a.kernel) for i, a in self._laddered()}
+        )
         self.reset_parameters()
 
+    def _laddered(self) -> list[tuple[int, Phases]]:
+        """Give the axes, by number, that have a ladder."""
+        return [(i, axis) for i, axis in enumerate(self.axes) if len(axis.taps) > 1 or axis.scale > 1]
+
     def reset_parameters(self) -> None:
-        """Set every weight to that of the pool."""
+        """Set every weight to that of the pool; without memory, there is nothing to be set."""
+        if any(weight.is_meta for weight in self.tournament.values()):
+            return
         with torch.no_grad():
             for name, value in self.pool_weights().items():
                 self.get_parameter(name).copy_(value)
@@ -208,8 +215,7 @@ class SPDMaxPool(nn.Module):
         """Give the weights that make this block the pool, by parameter name."""
         return {
             f"tournament.{i}": _rungs(axis).unsqueeze(1).repeat(1, self.in_channels, 1, 1)
-            for i, axis in enumerate(self.axes)
-            if len(axis.taps) > 1 or axis.scale > 1
+            for i, axis in self._laddered()
         }
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from spdify.bundle.folder import check_output, staged_folder
 from spdify.bundle.places import check_file, write_text
-from spdify.bundle.reading import PLAN_FILE, is_bundle, read_json, read_record, read_report, read_weights
+from spdify.bundle.reading import PLAN_FILE, is_bundle, read_json, read_record, read_report, read_shapes, read_weights
 from spdify.bundle.writing import write_bundle
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "read_json",
     "read_record",
     "read_report",
+    "read_shapes",
     "read_weights",
     "staged_folder",
     "write_bundle",

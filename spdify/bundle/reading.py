@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from spdify.errors import BundleError
+from spdify.errors import BundleError, require_plain
 from spdify.records import BundleRecord, Record, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 WEIGHTS_FILE = "model.safetensors"
@@ -27,6 +29,7 @@ MISSING = "A bundle is a folder that `spdify convert` wrote."
 DAMAGED = "Convert the model again, or use the version of spdify that wrote the bundle."
 
 RecordT = TypeVar("RecordT", bound=Record)
+EntryT = TypeVar("EntryT")
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -68,6 +71,7 @@ def read_json(file: Path, kind: type[RecordT], *, missing: str, damaged: str) ->
         BundleError: It is missing, or not what its schema says.
     """
     try:
+        require_plain(file)
         with file.open("rb") as stream:
             text = stream.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
@@ -88,13 +92,28 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         BundleError: The file is missing, truncated or damaged.
     """
+    return _read(folder, lambda weights, name: weights.get_tensor(name))
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Read names and shapes of the weights, and none of them.
+
+    Raises:
+        BundleError: The file is missing, truncated or damaged.
+    """
+    return _read(folder, lambda weights, name: tuple(weights.get_slice(name).get_shape()))
+
+
+def _read(folder: Path, get: Callable[[Any, str], EntryT]) -> dict[str, EntryT]:
+    """Read something of each tensor, by all of its names."""
     file = folder / WEIGHTS_FILE
     try:
+        require_plain(file)
         with safe_open(file, framework="pt", device="cpu") as weights:
             metadata = weights.metadata() or {}
-            state: dict[str, Tensor] = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - no mapping
+            found = {name: get(weights, name) for name in weights.keys()}  # noqa: SIM118 - no mapping
         shared = json.loads(metadata.get(SHARED_KEY, "{}"))
-        return state | {name: state[kept] for name, kept in shared.items()}
+        return found | {name: found[kept] for name, kept in shared.items()}
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BundleError(
             f"cannot read {file}: {_reason(error)}", hint="The file is damaged or incomplete: copy or convert it again."

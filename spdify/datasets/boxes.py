@@ -133,10 +133,21 @@ def require_file(path: Path) -> None:
     Raises:
         DataError: There is no such file.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"cannot read the image {path}: there is no such file", hint=CORRUPT_HINT)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; false where no file could have it."""
+    try:
+        return path.is_file()
+    except OSError:  # for example: the name is too long
+        return False
+
+
 def all_finite(*numbers: float) -> bool:
-    """Whether none is infinite or no number."""
-    return all(map(math.isfinite, numbers))
+    """Whether none is infinite, no number, or too large for one with a fraction."""
+    try:
+        return all(map(math.isfinite, numbers))
+    except OverflowError:
+        return False

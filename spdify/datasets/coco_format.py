@@ -6,8 +6,9 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from spdify.datasets.boxes import Box, DetectionSet, LabelledImage, LabelledObject, all_finite, require_file
-from spdify.errors import DataError, UsageError
+from spdify.datasets.boxes import Box, DetectionSet, LabelledImage, LabelledObject, all_finite, is_file, require_file
+from spdify.datasets.paths import real_name
+from spdify.errors import DataError, UsageError, require_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,13 +52,13 @@ def open_coco(path: Path, split: str | None, *, skip_corrupt: bool) -> Detection
     images, skipped = [], []
     for entry in said["images"]:
         image = _image(file, entry, folder, objects.get(entry["id"], ()))
-        if skip_corrupt and not image.path.is_file():
+        if skip_corrupt and not is_file(image.path):
             skipped.append(image.path)
             continue
         require_file(image.path)
         images.append(image)
     return DetectionSet(
-        path.resolve().name, name, tuple(categories.values()), tuple(images), tuple(categories), tuple(skipped)
+        real_name(path), name, tuple(categories.values()), tuple(images), tuple(categories), tuple(skipped)
     )
 
 
@@ -89,8 +90,9 @@ def _of_split(folder: Path, split: str | None) -> tuple[Path, str]:
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     try:
+        require_plain(file)
         said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read the annotations {file}: {error}") from error
     for key in ("images", "annotations", "categories"):
         entries = said.get(key) if isinstance(said, dict) else None
@@ -122,7 +124,7 @@ def _image_folder(file: Path, said: Mapping[str, list[dict[str, Any]]]) -> Path:
     if first is None:
         raise DataError(f"cannot read the annotations {file}: it lists no images")
     # Where the first one is missing, it is one image that is, if its folder is there.
-    there = [place for place in places if (place / first).is_file()] or [p for p in places[:2] if p.is_dir()]
+    there = [place for place in places if is_file(place / first)] or [p for p in places[:2] if p.is_dir()]
     if not there:
         looked = ", ".join(map(str, places))
         raise DataError(f"cannot find the images of {file}: {first} is in none of {looked}", hint=LAYOUT_HINT)
@@ -136,7 +138,7 @@ def _objects(
     known = {entry["id"] for entry in said["images"]}
     found = defaultdict(list)
     for entry in said["annotations"]:
-        image, category = entry.get("image_id"), entry.get("category_id")
+        image, category = (_id(entry.get(key)) for key in ("image_id", "category_id"))
         if image not in known or category not in index:
             what = f"image {image}" if image not in known else f"category {category}"
             raise DataError(f"cannot read annotation {entry['id']} in {file}: there is no {what}")
@@ -147,6 +149,11 @@ def _objects(
         label = index[category]  # type: ignore[index]  # a number, by the lines above
         found[image].append(LabelledObject(label, box, area, crowd=bool(entry.get("iscrowd", 0))))
     return {image: tuple(objects) for image, objects in found.items()}
+
+
+def _id(value: object) -> int | str | None:
+    """Give what may be the id of something; a list, say, may not."""
+    return value if isinstance(value, (int, str)) else None
 
 
 def _box(file: Path, entry: Mapping[str, Any]) -> Box:

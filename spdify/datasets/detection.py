@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spdify.datasets.boxes import DetectionSet, require_images
 from spdify.datasets.coco_format import find_annotations, open_coco
+from spdify.datasets.paths import home_path
 from spdify.datasets.yolo_format import YAML_SUFFIXES, find_yamls, open_yolo
 from spdify.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 JSON_SUFFIX = ".json"
 FORMS_HINT = (
@@ -18,12 +22,19 @@ FORMS_HINT = (
 
 def is_detection_data(spec: str) -> bool:
     """Whether a folder or file has the form of labelled boxes; its content may still be at fault."""
-    path = Path(spec).expanduser()
+    path = home_path(spec)
     try:
         if path.is_dir():
             return bool(find_annotations(path) or find_yamls(path))
         return path.suffix.lower() in (*YAML_SUFFIXES, JSON_SUFFIX)
     except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # for example: the name is too long
         return False
 
 
@@ -39,8 +50,8 @@ def open_detection_data(spec: str, *, split: str | None = None, skip_corrupt: bo
         DataError: There is no such data, or it cannot be read.
         UsageError: There is no such split.
     """
-    path = Path(spec).expanduser()
-    if not path.exists():
+    path = home_path(spec)
+    if not _exists(path):
         raise DataError(f"cannot read boxes from {spec}: there is no such folder or file", hint=FORMS_HINT)
     if not is_detection_data(spec):
         raise DataError(f"cannot read boxes from {spec}: it has neither of the two forms", hint=FORMS_HINT)

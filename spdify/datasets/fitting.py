@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from spdify.errors import UsageError
+from spdify.datasets.images import MAX_PIXELS
+from spdify.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
 
     Raises:
         UsageError: The crop mode is one that is not known here.
+        DataError: The images would become larger than any that is read.
     """
     if how.crop_mode not in CROP_MODES:
         raise UsageError(f"cannot crop images by {how.crop_mode!r}: expected one of {', '.join(CROP_MODES)}")
@@ -44,6 +46,12 @@ def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
     wanted = [math.floor(height / how.crop_pct), math.floor(width / how.crop_pct)]
     if how.crop_mode == "center":
         wanted = _covering(wanted[0], wanted[1], *images.shape[-2:])
+    if math.prod(wanted) > MAX_PIXELS:
+        raise DataError(
+            f"cannot resize an image of {images.shape[-1]}x{images.shape[-2]} pixels to {wanted[1]}x{wanted[0]}: "
+            f"that is more than {MAX_PIXELS:,}",
+            hint="An image is far from square, or crop_pct is very small.",
+        )
     if wanted != list(images.shape[-2:]):
         images = functional.resize(images, wanted, interpolation=_interpolation(how), antialias=True)
     return images if images.shape[-2:] == (height, width) else functional.center_crop(images, [height, width])

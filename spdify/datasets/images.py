@@ -14,14 +14,17 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from spdify.errors import DataError
+from spdify.errors import DataError, require_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 MODES = {1: "L", 3: "RGB"}
+#: By content, not by suffix. Others are kept out: for PostScript, Pillow starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "GIF", "TIFF", "WEBP")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # of one image: above it PIL suspects an attack
+MAX_PROPORTION = 256
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images that are kept in memory at most. Fixed: what a run does must not depend on what is free."""
 
@@ -111,7 +114,7 @@ def decode(path: Path, channels: int, *, upright: bool = False) -> Tensor:
     """Decode an image file.
 
     Args:
-        path: Of any format that Pillow reads.
+        path: Of one of `FORMATS`, whatever its suffix says.
         channels: 1 (grey) or 3 (RGB).
         upright: Whether to turn an image that its EXIF data says lies on its side.
 
@@ -122,7 +125,7 @@ def decode(path: Path, channels: int, *, upright: bool = False) -> Tensor:
         DataError: It is no image, damaged, cut short, or has more pixels than PIL takes for harmless.
     """
     try:
-        with Image.open(path) as opened:
+        with _opened(path) as opened:
             _require_size(path, opened)
             image = ImageOps.exif_transpose(opened) if upright else opened
             if image.mode.startswith("I;16"):
@@ -145,11 +148,18 @@ def upright_size(path: Path) -> tuple[int, int]:
         DataError: It has none that can be read.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
             return image.size[::-1] if turned else image.size
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open an image of a format that Pillow reads by itself; what would never end is none."""
+    require_plain(path)
+    Image.init()  # else it knows but some of them
+    return Image.open(path, formats=FORMATS)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -164,6 +174,12 @@ def _require_size(path: Path, image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"cannot read the image {path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}",
+            hint=CORRUPT_HINT,
+        )
+    if max(image.size) > MAX_PROPORTION * min(image.size):  # its shorter side is what is made as large as the input
+        raise DataError(
+            f"cannot read the image {path}: of {image.width}x{image.height} pixels, one side is more than "
+            f"{MAX_PROPORTION} times the other",
             hint=CORRUPT_HINT,
         )
 

@@ -14,6 +14,7 @@ from spdify.datasets.images import Files
 from spdify.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
@@ -46,8 +47,7 @@ def image_folder(root: Path, channels: int) -> Layout:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(f"cannot read images from {root}: expected a folder, there is {found}", hint=LAYOUT_HINT)
-    # A folder without folders in it is a class, whatever it is called.
-    folders = {child.name.lower(): child for child in _folders(root) if _folders(child)}
+    folders = _folders_named(root)
     names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     named = {split: [folders[n] for n in words if n in folders] for split, words in names.items()}
     if twice := next((both for both in named.values() if len(both) > 1), None):
@@ -63,6 +63,14 @@ def image_folder(root: Path, channels: int) -> Layout:
     places = places or {"all": root}
     classes = _classes(places.get("train", root))
     return Layout(classes, {split: _files(folder, classes, channels) for split, folder in places.items()})
+
+
+def _folders_named(root: Path) -> dict[str, Path]:
+    """Give the folders that hold folders, by name; without any in it, one is a class, whatever it is called."""
+    try:
+        return {child.name.lower(): child for child in _folders(root) if _folders(child)}
+    except OSError as error:
+        raise _unreadable(root, error) from error
 
 
 def tiny_imagenet(root: Path, channels: int) -> Layout:
@@ -135,19 +143,39 @@ def _files(folder: Path, classes: tuple[str, ...], channels: int) -> Files:
 def _images_in(folder: Path) -> list[Path]:
     """List the images at any depth, in order; a folder that links lead to twice is read once."""
     found: list[Path] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     waiting = [folder] if folder.is_dir() else []
     while waiting:
         current = waiting.pop()
-        if (real := current.resolve()) in seen:
+        if (real := os.path.realpath(current)) in seen:
             continue
         seen.add(real)
-        with os.scandir(current) as entries:  # which knows what is a folder without asking the disk again
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    waiting.append(current / entry.name)
-                elif entry.name.lower().endswith(IMG_EXTENSIONS) and entry.is_file():
-                    found.append(current / entry.name)
+        for entry in _entries(current):
+            if entry.name.startswith("."):
+                continue
+            if _leads_to(entry.is_dir):
+                waiting.append(current / entry.name)
+            elif entry.name.lower().endswith(IMG_EXTENSIONS) and _leads_to(entry.is_file):
+                found.append(current / entry.name)
     return sorted(found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder's entries, which know what is a folder without asking the disk again."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads round is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def _unreadable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"cannot read images from {folder}: {error.strerror or error}", hint=LAYOUT_HINT)

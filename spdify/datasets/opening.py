@@ -14,6 +14,7 @@ import torchvision
 
 from spdify.datasets.images import Files, Images, Pixels, in_memory, readable
 from spdify.datasets.layouts import Layout, image_folder, tiny_imagenet
+from spdify.datasets.paths import home_path, real_name
 from spdify.datasets.splitting import hold_back
 from spdify.errors import DataError, UsageError
 
@@ -129,8 +130,8 @@ def open_data(spec: str, options: DataOptions | None = None) -> DataSet:
 def _open(spec: str, options: DataOptions) -> DataSet:
     kind, _, path = spec.partition(":")
     if kind == FOLDER and path:
-        root = Path(path).expanduser()
-        return _from_layout(f"{FOLDER}:{root.resolve().name}", image_folder(root, options.channels), options)
+        root = home_path(path)
+        return _from_layout(f"{FOLDER}:{real_name(root)}", image_folder(root, options.channels), options)
     readers: dict[str, Callable[[str, DataOptions], DataSet]] = {
         "cifar10": _cifar, "cifar100": _cifar, "tiny-imagenet": _tiny_imagenet, "digits": _digits,
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from spdify.datasets.boxes import DetectionSet, LabelledImage, LabelledObject, all_finite, require_file
+from spdify.datasets.boxes import DetectionSet, LabelledImage, LabelledObject, all_finite, is_file, require_file
 from spdify.datasets.images import upright_size
-from spdify.errors import DataError, UsageError
+from spdify.datasets.paths import home_path, real_name
+from spdify.errors import DataError, UsageError, require_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 YAML_SUFFIXES = (".yaml", ".yml")
 KEYS = {"validation": "val", "test": "test", "train": "train"}  # in the order of preference
+MAX_YAML_BYTES = 2**19
+MAX_CLASSES = 2**16
 NUMBERS = 5  # of a line: class, centre x, centre y, width, height
 YAML_HINT = "Expected a yaml with `path`, `val` (or `test`, `train`) and `names`, as YOLO's data sets have it."
 
@@ -74,7 +78,7 @@ def open_yolo(path: Path, split: str | None, *, skip_corrupt: bool) -> Detection
             if not skip_corrupt:
                 raise error.fault from error
             skipped.append(file)
-    return DetectionSet(path.resolve().name, name, said.classes, tuple(images), skipped=tuple(skipped))
+    return DetectionSet(real_name(path), name, said.classes, tuple(images), skipped=tuple(skipped))
 
 
 def _only_yaml(folder: Path) -> Path:
@@ -95,8 +99,13 @@ def read_yaml(file: Path) -> DataYaml:
         DataError: It cannot be read, or lacks what it needs.
     """
     try:
-        said = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        require_plain(file)
+        with file.open("rb") as stream:
+            text = stream.read(MAX_YAML_BYTES + 1)
+        if len(text) > MAX_YAML_BYTES:
+            raise DataError(f"cannot read the data yaml {file}: expected at most {MAX_YAML_BYTES} bytes, got more")
+        said = yaml.safe_load(text.decode("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         words = " ".join(str(error).split())
         raise DataError(f"cannot read the data yaml {file}: {words}", hint=YAML_HINT) from error
     if not isinstance(said, dict):
@@ -105,7 +114,7 @@ def read_yaml(file: Path) -> DataYaml:
     if not splits:
         raise DataError(f"cannot read the data yaml {file}: it names no images", hint=YAML_HINT)
     # YOLO itself has other ideas of where a relative path begins; the file's own folder is the one that moves with it.
-    root = file.parent / Path(str(said.get("path") or ".")).expanduser()
+    root = file.parent / home_path(str(said.get("path") or "."))
     return DataYaml(file, root, _classes(file, said), splits, downloads="download" in said)
 
 
@@ -126,10 +135,12 @@ def _classes(file: Path, said: dict[Any, Any]) -> tuple[str, ...]:
                 f"cannot read the data yaml {file}: the keys of names are not 0 to {len(names) - 1}", hint=YAML_HINT
             )
         names = [named[key] for key in keys]
-    if names is None and isinstance(count, int) and count > 0:
+    if names is None and isinstance(count, int) and 0 < count <= MAX_CLASSES:
         names = range(count)
     if not isinstance(names, (list, range)) or not names:
         raise DataError(f"cannot read the data yaml {file}: it has no names of classes", hint=YAML_HINT)
+    if not all(isinstance(name, (str, int, float)) for name in names):
+        raise DataError(f"cannot read the data yaml {file}: a name of a class is no text", hint=YAML_HINT)
     if count is not None and count != len(names):
         raise DataError(f"cannot read the data yaml {file}: nc is {count}, but there are {len(names)} names")
     return tuple(map(str, names))
@@ -137,10 +148,10 @@ def _classes(file: Path, said: dict[Any, Any]) -> tuple[str, ...]:
 
 def _listed(said: DataYaml, split: str, entry: str) -> list[Path]:
     """Give the images of a folder and the folders in it, or of a text file with one path per line."""
-    place = said.root / Path(entry).expanduser()
-    if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-    elif place.is_file() and place.suffix.lower() == ".txt":
+    place = said.root / home_path(entry)
+    if _is_folder(place):
+        files = sorted(f for f in place.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS and is_file(f))
+    elif is_file(place) and place.suffix.lower() == ".txt":
         lines = _text(place).splitlines()
         # `./images/a.jpg` is beside the list; any other relative path begins where those of the yaml do.
         files = [(place.parent if s.startswith("./") else said.root) / s for line in lines if (s := line.strip())]
@@ -150,12 +161,19 @@ def _listed(said: DataYaml, split: str, entry: str) -> list[Path]:
         hint = "Its `download` is never run: fetch the images yourself." if said.downloads else YAML_HINT
         raise DataError(
             f"cannot read the {split} images of {said.file}: expected a folder or a .txt list at {place}, there is "
-            f"{'another file' if place.exists() else 'nothing'}",
+            f"{'another file' if is_file(place) else 'nothing'}",
             hint=hint,
         )
     if not files:
         raise DataError(f"cannot read the {split} images of {said.file}: there are none in {place}")
     return files
+
+
+def _is_folder(place: Path) -> bool:
+    try:
+        return place.is_dir()
+    except OSError:  # for example: the name is too long
+        return False
 
 
 def label_file(image: Path) -> Path:
@@ -181,7 +199,7 @@ def _labelled(image: Path, said: DataYaml) -> LabelledImage:
     except DataError as error:
         raise _UnreadableImageError(error) from error
     labels = label_file(image)
-    lines = _text(labels).splitlines() if labels.is_file() else []
+    lines = _text(labels).splitlines() if os.path.lexists(labels) else []
     objects = tuple(
         _object(labels, number, line, len(said.classes), (width, height))
         for number, line in enumerate(lines, start=1)
@@ -192,6 +210,7 @@ def _labelled(image: Path, said: DataYaml) -> LabelledImage:
 
 def _text(file: Path) -> str:
     try:
+        require_plain(file)
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file}: {error}") from error

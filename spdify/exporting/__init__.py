@@ -9,6 +9,7 @@ from spdify.exporting.files import UNVERIFIED
 from spdify.exporting.metadata import describe, described
 from spdify.exporting.native import use_native
 from spdify.exporting.options import HALF_TOLERANCE, OnnxOptions
+from spdify.exporting.program import reason
 from spdify.exporting.runtime import OnnxModel
 from spdify.exporting.torch_files import export_pt2, export_python
 from spdify.exporting.ultralytics_file import export_ultralytics
@@ -29,6 +30,7 @@ __all__ = [
     "export_python",
     "export_ultralytics",
     "fixed_size",
+    "reason",
     "use_native",
     "write_unchecked",
 ]

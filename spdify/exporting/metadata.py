@@ -26,6 +26,6 @@ def described(texts: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str
     try:
         preprocessing = Preprocessing.model_validate_json(texts[PREPROCESSING]) if PREPROCESSING in texts else None
         classes = tuple(map(str, json.loads(texts.get(CLASSES, "[]"))))
-    except (ValidationError, ValueError, TypeError):
+    except (ValidationError, ValueError, TypeError, RecursionError):
         return None, ()
     return preprocessing, classes

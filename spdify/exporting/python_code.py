@@ -296,7 +296,7 @@ class _Writer:
 
 
 def _plain(text: str) -> str:
-    """Give a text that cannot end the string it stands in: a title may come from a file of somebody else's."""
+    """Give a text that cannot end the string or comment it stands in: names come from files of somebody else's."""
     return "".join(char for char in text if char.isprintable() and char not in "\\\"'")
 
 
@@ -341,4 +341,4 @@ def _module_of(node: Node) -> str:
     name = str(getattr(kind, "__name__", kind)).rpartition(".")[2]
     if name.startswith("_"):  # a hook of the trace's own
         return ""
-    return f"{path}: {name}" if path else name
+    return _plain(f"{path}: {name}" if path else name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from spdify.benchmarking import forward_of, paired_seconds, ratio_to
 from spdify.benchmarking.released import RULES, slice_blocks
 from spdify.engine import apply, plan_model
-from spdify.errors import ExportError, NothingToConvertError, SpdifyError, UsageError
+from spdify.errors import ExportError, NothingToConvertError, SpdifyError, TraceError, UsageError
 from spdify.exporting import Example, OnnxModel, OnnxOptions, write_unchecked
 from spdify.graph import survey
 from spdify.graph.structure import detached_copy
@@ -31,7 +32,7 @@ from spdify.sources import build_structure, example_inputs, fold_branches
 from spdify.verification.form_proof import trained_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -247,9 +248,12 @@ class _Makers:
     def _moved(self, network: nn.Module) -> nn.Module:
         if self.settings.as_is:
             return network.eval()
-        return trained_like(
-            network, lambda dtype: example_inputs(self.opened.inputs, batch=PROOF_BATCH, seed=0, dtype=dtype), seed=0
-        )
+        with _running(self.opened):
+            return trained_like(
+                network,
+                lambda dtype: example_inputs(self.opened.inputs, batch=PROOF_BATCH, seed=0, dtype=dtype),
+                seed=0,
+            )
 
 
 def _calls(  # noqa: PLR0913 - what is run, on what, where
@@ -295,7 +299,24 @@ def _by_torch(network: nn.Module, opened: Opened, settings: BenchSettings, devic
     if settings.channels_last:
         inputs = [x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs]  # noqa: PLR2004 - images
     ready: nn.Module = torch.compile(moved) if settings.compiled else moved  # type: ignore[assignment]
-    return forward_of(ready, *inputs, **{name: x.to(device) for name, x in kwargs.items()})
+    call = forward_of(ready, *inputs, **{name: x.to(device) for name, x in kwargs.items()})
+    with _running(opened):
+        call()
+    return call
+
+
+@contextmanager
+def _running(opened: Opened) -> Iterator[None]:
+    """Tell in words that a network cannot be run on the inputs that are said to be its own."""
+    try:
+        yield
+    except SpdifyError:
+        raise
+    except Exception as error:  # whatever the network's own code raises
+        raise TraceError(
+            f"cannot run {opened.source.name} on its example inputs: {type(error).__name__}: {error}",
+            hint="Give a size that it takes (--input-size), or convert it again.",
+        ) from error
 
 
 def _inputs(opened: Opened, batch: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ from torch import Tensor
 from spdify.bundle import is_bundle, read_record
 from spdify.engine.classifiers import class_count
 from spdify.errors import SourceError, UsageError
-from spdify.exporting import OnnxModel, described
+from spdify.exporting import OnnxModel, described, reason
 from spdify.exporting.examples import Example
+from spdify.records import MAX_INPUT
+from spdify.sources import check_input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,32 +88,44 @@ def classifier_from_onnx(file: Path, size: tuple[int, ...] | None) -> Classifier
         raise SourceError(f"cannot open {file}: there is no such file")
     try:
         session = OnnxModel(file)
+        texts, shapes = session.metadata, session.input_shapes
     except Exception as error:
-        # onnxruntime derives its faults from Exception, one by one.
-        first = str(error).strip().splitlines()[0]
-        raise SourceError(f"cannot open {file}: ONNX Runtime does not load it: {first}") from error
-    preprocessing, classes = described(session.metadata)
+        # onnxruntime derives its faults from Exception, one by one; names that are no UTF-8 are Python's to refuse.
+        raise SourceError(f"cannot open {file}: ONNX Runtime does not load it: {reason(error)}") from error
+    preprocessing, classes = described(texts)
     says = "as the file says"
     if preprocessing is None and is_bundle(file.parent):
         record = read_record(file.parent)
         preprocessing, classes, says = record.preprocessing, record.classes, "as the bundle around it says"
-    shapes = session.input_shapes
     if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004 - (N, C, H, W)
         raise UsageError(f"cannot measure {file}: expected one input (N, C, H, W), it takes {shapes}")
     batch, *axes = shapes[0]
     fixed = tuple(axis for axis in axes if isinstance(axis, int))
     size = size or (preprocessing.input_size if preprocessing else None) or (fixed if len(fixed) == len(axes) else None)
-    if size is None or any(isinstance(a, int) and a != b for a, b in zip(axes, size, strict=True)):
+    if (
+        size is None
+        or len(size) != len(axes)
+        or any(isinstance(a, int) and a != b for a, b in zip(axes, size, strict=True))
+    ):
         raise UsageError(
             f"cannot measure {file} on inputs of {size}: it takes {axes}",
             hint="Give --input-size C,H,W as it takes it.",
         )
+    check_input_size(size)
+    if isinstance(batch, int) and not 1 <= batch * math.prod(size) <= MAX_INPUT:
+        raise UsageError(f"cannot measure {file}: it takes batches of {batch}, of {MAX_INPUT:,} values at most")
 
     def predict(inputs: Tensor) -> Tensor:
         fixed_batch = batch if isinstance(batch, int) else len(inputs)
         missing = fixed_batch - len(inputs)
         padded = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
-        return torch.from_numpy(session(Example((padded,), {}))[0])[: len(inputs)]
+        try:
+            scores = torch.from_numpy(session(Example((padded,), {}))[0])
+        except Exception as error:
+            raise SourceError(f"cannot measure {file}: ONNX Runtime does not run it: {reason(error)}") from error
+        if scores.shape[:1] != padded.shape[:1]:
+            raise SourceError(f"cannot measure {file}: expected an output for each image, got {tuple(scores.shape)}")
+        return scores[: len(inputs)]
 
     return Classifier(
         str(file), predict, tuple(size), preprocessing, says, classes, batch if isinstance(batch, int) else None

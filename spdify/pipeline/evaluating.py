@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from spdify.errors import DataError, UsageError
 from spdify.pipeline.classifiers import Timed, classifier_from_model, classifier_from_onnx
 from spdify.pipeline.measuring_detectors import arguments_for_boxes, measure_detector
 from spdify.pipeline.opening import open_model
-from spdify.records import Machine, MeasuredDetector, MeasuredModel, Preprocessing
+from spdify.records import MAX_INPUT, Machine, MeasuredDetector, MeasuredModel, Preprocessing
 from spdify.training import join_all, make_accelerator, measured_batches, scores_of
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
     how, source = resolve_preprocessing(classifier.preprocessing, classifier.says, wanted, classifier.size, dataset)
     progress(f"measuring on {len(images):,} images")
     timed = Timed(classifier)
+    at_a_time = classifier.batch or batch_size or images_at_a_time(classifier.size)
     batches = measured_batches(
-        images, how, batch_size=classifier.batch or batch_size or IMAGES_AT_A_TIME, rank=accelerator.process_index,
+        images, how, batch_size=at_a_time, rank=accelerator.process_index,
         world=accelerator.num_processes, device="cpu" if is_onnx else accelerator.device, workers=machine.workers,
     )  # fmt: skip
     own = scores_of(lambda inputs: _checked(timed(inputs), classifier, dataset), batches)
@@ -135,6 +137,11 @@ def evaluate(  # noqa: PLR0913 - a model, a data set, and how
         images_per_second=timed.images_per_second,
         notes=(skipped,) if dataset.skipped else (),
     )
+
+
+def images_at_a_time(size: tuple[int, ...]) -> int:
+    """Give the number of images that are measured at once, of this size: fewer where they are very large."""
+    return max(1, min(IMAGES_AT_A_TIME, MAX_INPUT // math.prod(size)))
 
 
 def _opened(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spdify.bundle import read_record, read_weights
+from spdify.bundle import read_record, read_shapes, read_weights
 from spdify.engine import check_fingerprint, rebuild
 from spdify.errors import BundleError, PlanError, SpdifyError
 from spdify.sources import assign_state, build_structure, fold_branches
+
+MISFIT = "The bundle is damaged, or its weights are those of another network."
+#: Elements that the original of a bundle may have: so many in any case (512 MiB in float32), and so many times those
+#: of its weights: a new classifier or fewer blocks may have made them fewer.
+MOST_AT_LEAST, MOST_FACTOR = 2**27, 16
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +47,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str | to
     folder = Path(folder)
     record = read_record(folder)
     network = build_converted(record, model, folder)
+    _check_shapes(network, read_shapes(folder), where=str(folder))
     load_state(network, read_weights(folder), where=str(folder))
     return network.to(device).eval()
 
@@ -61,7 +68,8 @@ def build_converted(
         if record.source.reparameterized:
             network = fold_branches(network, name=record.source.spec)
     elif record.source.is_registry:
-        network = build_structure(record.source, device="meta")
+        declared = sum(math.prod(shape) for shape in read_shapes(folder).values())
+        network = build_structure(record.source, device="meta", most=MOST_AT_LEAST + MOST_FACTOR * declared)
     else:
         raise BundleError(
             f"cannot build {record.source.spec} for {folder}: it is code of your own, which a bundle does not hold",
@@ -78,12 +86,28 @@ def build_converted(
 
 def _first_difference(network: nn.Module, folder: Path) -> str:
     """Name a tensor that the bundle has in another shape; the last one: classifiers differ most, sites by right."""
-    own, saved = network.state_dict(), read_weights(folder)
+    own, saved = _shapes(network), read_shapes(folder)
     for name in reversed([name for name in own if name in saved]):
-        if own[name].shape != saved[name].shape:
-            expected, got = (tuple(state[name].shape) for state in (saved, own))
-            return f"; {name}: expected {expected}, got {got}"
+        if own[name] != saved[name]:
+            return f"; {name}: expected {saved[name]}, got {own[name]}"
     return ""
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _check_shapes(network: nn.Module, saved: dict[str, tuple[int, ...]], *, where: str) -> None:
+    """Refuse weights of another network before any of them is read.
+
+    Raises:
+        BundleError: Names or shapes do not fit.
+    """
+    own = _shapes(network)
+    first = next((name for name in (*own, *saved) if own.get(name) != saved.get(name)), None)
+    if first is not None:
+        expected, got = own.get(first, "no such tensor"), saved.get(first, "none")
+        raise BundleError(f"cannot load the weights of {where}: {first}: expected {expected}, got {got}", hint=MISFIT)
 
 
 def _rebuild(network: nn.Module, plan: Plan, folder: Path) -> None:
@@ -111,5 +135,5 @@ def load_state(network: nn.Module, state: dict[str, Tensor], *, where: str) -> N
         lines = str(error).splitlines()
         raise BundleError(
             f"cannot load the weights of {where}: {' '.join(line.strip() for line in lines[1:4])}",
-            hint="The bundle is damaged, or its weights are those of another network.",
+            hint=MISFIT,
         ) from error

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from spdify.bundle import read_json, write_text
 from spdify.bundle.folder import STAGE, usual_access
 from spdify.bundle.places import write_error
-from spdify.errors import BundleError
+from spdify.errors import BundleError, require_plain
 from spdify.records import EpochResult, TrainingResult, TrainingRun
 from spdify.reporting.pictures import Line, line_chart
 from spdify.reporting.studies import learning_curve
@@ -111,6 +111,7 @@ class RunFolder:
         if not file.exists():
             return []
         try:
+            require_plain(file)
             with safe_open(file, framework="pt") as opened:
                 past = json.loads(opened.metadata()["history"])
             return [EpochResult.model_validate(item) for item in past]
@@ -127,6 +128,7 @@ class RunFolder:
         if not file.exists():
             return None
         try:
+            require_plain(file)
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata()
             return unpack(load_file(file), metadata["state"]), self.history()

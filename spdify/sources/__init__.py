@@ -5,7 +5,14 @@ from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import from_module, stated_input_size
 from spdify.sources.example import describe_inputs, example_inputs
 from spdify.sources.loaded_model import LoadedModel
-from spdify.sources.options import BuildArguments, BuildOptions, KwargValue, parse_input_size, parse_model_kwargs
+from spdify.sources.options import (
+    BuildArguments,
+    BuildOptions,
+    KwargValue,
+    check_input_size,
+    parse_input_size,
+    parse_model_kwargs,
+)
 from spdify.sources.reparameterizing import fold_branches
 from spdify.sources.spec import ParsedSpec, parse_spec
 from spdify.sources.structure import build_structure
@@ -21,6 +28,7 @@ __all__ = [
     "assign_state",
     "build",
     "build_structure",
+    "check_input_size",
     "describe_inputs",
     "example_inputs",
     "fold_branches",

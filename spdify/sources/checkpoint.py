@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from spdify.errors import CheckpointError
+from spdify.errors import CheckpointError, require_plain
 
 # Averaged weights first: they are what was evaluated where both are kept, and what timm prefers, too.
 _CONTAINERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
@@ -71,6 +71,7 @@ def _head(path: Path) -> bytes:
             f"Cannot read the checkpoint {path}: expected a file, got a folder.", hint=_files_inside(path)
         )
     try:
+        require_plain(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError:

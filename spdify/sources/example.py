@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from spdify.errors import UsageError
@@ -68,13 +69,14 @@ def _describe(what: str, value: object) -> InputSpec:
         raise UsageError(f"Cannot describe {what}: expected a tensor, got {type(value).__name__}.")
     if not value.ndim:
         raise UsageError(f"Cannot describe {what}: expected the batch on axis 0, got a scalar tensor.")
-    return InputSpec(shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."))
+    try:
+        return InputSpec.model_validate({"shape": tuple(value.shape), "dtype": str(value.dtype).removeprefix("torch.")})
+    except ValidationError as error:
+        raise UsageError(f"Cannot describe {what}: {error.errors()[0]['msg']}.") from error
 
 
 def _random(spec: InputSpec, batch: int, generator: torch.Generator, dtype: torch.dtype | None) -> Tensor:
-    described = getattr(torch, spec.dtype, None)
-    if not isinstance(described, torch.dtype):
-        raise UsageError(f"Cannot make an example input: expected a dtype of torch, got '{spec.dtype}'.")
+    described: torch.dtype = getattr(torch, spec.dtype)
     shape = (batch, *spec.shape[1:])
     if not (described.is_floating_point or described.is_complex):
         return torch.randint(_INTEGER_BOUND, shape, generator=generator).to(described)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from spdify.errors import UsageError
-from spdify.records import ParamValue
+from spdify.records import MAX_INPUT, ParamValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -197,6 +197,8 @@ def check_input_size(size: tuple[int, ...]) -> None:
         )
     if bad := [value for value in size if not 1 <= value <= MAX_SIZE]:
         raise UsageError(f"Cannot use the input size {text}: expected 1 to {MAX_SIZE} each, got {bad[0]}.")
+    if math.prod(size) > MAX_INPUT:
+        raise UsageError(f"Cannot use the input size {text}: expected at most {MAX_INPUT:,} elements in all.")
 
 
 def _value(item: str, text: str) -> KwargValue:

@@ -29,7 +29,17 @@ Device: TypeAlias = Literal["meta", "cpu"]
 _DRAWING = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
 
-def build_structure(source: Source, *, device: Device) -> nn.Module:
+#: What makes tensors, as constructors call it.
+_MAKING = frozenset({
+    torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange,
+    torch.linspace, torch.eye, torch.empty_like, torch.zeros_like, torch.ones_like,
+})  # fmt: skip
+#: Tensors of a network, and entries of each list and largest number among a constructor's arguments: far above what
+#: any network of a registry has, and soon reached by a record that was made to fill the memory.
+MAX_TENSORS, MAX_LIST, MAX_NUMBER = 2**14, 1024, 2**20
+
+
+def build_structure(source: Source, *, device: Device, most: int | None = None) -> nn.Module:
     """Build a model's structure from its record, for weights that come from elsewhere.
 
     On the meta device nothing is allocated and nothing initialised. That is not possible where a constructor computes
@@ -39,12 +49,14 @@ def build_structure(source: Source, *, device: Device) -> nn.Module:
     Args:
         source: Of a registry kind.
         device: Where the parameters should be.
+        most: Elements that the constructor may make, for a record that nobody vouches for; None for any number.
 
     Returns:
         The model in eval mode, on `device` or on the CPU.
 
     Raises:
-        SourceError: The source is the user's own code, or the installed libraries cannot build it.
+        SourceError: The source is the user's own code, or the installed libraries cannot build it, or it is larger than
+            allowed.
     """
     if not source.is_registry:
         raise SourceError(
@@ -53,11 +65,64 @@ def build_structure(source: Source, *, device: Device) -> nn.Module:
         )
     if switches := sorted(RESERVED_KWARGS & source.kwargs.keys() - {"model_name"}):
         raise SourceError(f"Cannot build {source.spec}: its record has {', '.join(switches)}, which fetches weights.")
+    if most is None:
+        return _built(source, device)
+    _check_arguments(source)
+    with _Bounded(source.spec, most):
+        return _built(source, device)
+
+
+def _built(source: Source, device: Device) -> nn.Module:
     if device == "meta":
         model = _on_meta(source)
         if model is not None:
             return model.eval()
     return _construct(source).eval()
+
+
+class TooLargeError(SourceError):
+    """A network that is larger than its weights."""
+
+
+def _check_arguments(source: Source) -> None:
+    """Refuse numbers and lists that keep a constructor busy before it has made anything."""
+    for key, value in source.kwargs.items():
+        entries = value if isinstance(value, list) else [value]
+        large = any(isinstance(entry, (int, float)) and not abs(entry) <= MAX_NUMBER for entry in entries)
+        if large or len(entries) > MAX_LIST:
+            what = f"{len(entries)} entries" if len(entries) > MAX_LIST else str(value)[:80]
+            raise TooLargeError(
+                f"Cannot build {source.spec}: expected {key} of at most {MAX_NUMBER:,}, {MAX_LIST} entries, got {what}."
+            )
+
+
+class _Bounded(TorchFunctionMode):
+    """Stops a constructor that makes more than it may: on the meta device before anything is allocated."""
+
+    def __init__(self, spec: str, most: int) -> None:
+        super().__init__()
+        self._spec, self._most = spec, most
+        self._tensors = self._elements = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401 - as torch calls it
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Call a function, and count what it has made."""
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            new = func in _MAKING
+            self._tensors += new
+            self._elements += made.numel() if new else 0
+            if self._tensors > MAX_TENSORS or max(self._elements, made.numel()) > self._most:
+                raise TooLargeError(
+                    f"Cannot build {self._spec}: it would be larger than its weights are by far.",
+                    hint="The record of the source is damaged, or made to do harm.",
+                )
+        return made
 
 
 def check_rebuilds(model: nn.Module, source: Source) -> None:
@@ -95,7 +160,7 @@ def _on_meta(source: Source) -> nn.Module | None:
     try:
         with on_meta():
             model = _construct(source)
-    except UsageError:
+    except (UsageError, TooLargeError):
         raise
     except SourceError:
         # The attempt on the CPU tells whether it was the device or the arguments.

@@ -11,7 +11,7 @@ import timm
 import torchvision
 from timm.models import get_pretrained_cfg, is_model, load_model_config_from_hf
 
-from spdify.errors import SourceError
+from spdify.errors import SourceError, require_plain
 from spdify.sources.near_names import near_names
 from spdify.sources.network import downloading
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spdify.sources.spec import ParsedSpec
 
 _TAGS_SHOWN = 5
+_MAX_CONFIG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -127,19 +128,21 @@ def _folder_config(folder: Path) -> TimmConfig:
     """Read a folder as timm's `local-dir:` does; written out, since timm offers no public function for it."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        require_plain(path)
+        with path.open("rb") as stream:
+            config = json.loads(stream.read(_MAX_CONFIG_BYTES))  # cut off, it is no JSON
         architecture = config["architecture"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Older files hold the configuration itself, newer ones hold it under a key.
+        pretrained, arguments = dict(config.get("pretrained_cfg", config)), dict(config.get("model_args") or {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(
             f"Cannot read the model folder {folder}: expected config.json with an 'architecture', "
             f"got {type(error).__name__}: {error}.",
             hint="Such a folder is what timm.models.save_for_hf writes.",
         ) from error
-    # Older files hold the configuration itself, newer ones hold it under a key.
-    pretrained = dict(config.get("pretrained_cfg", config))
     if "num_classes" in config:
         pretrained["num_classes"] = config["num_classes"]
-    return TimmConfig(_known(architecture, str(path)), pretrained, config.get("model_args") or {})
+    return TimmConfig(_known(architecture, str(path)), pretrained, arguments)
 
 
 def _known(architecture: str, where: str) -> str:

@@ -22,7 +22,8 @@ EXTRA = "spdify[ultralytics]"
 def ultralytics(part: str = "") -> ModuleType:
     """Import the package, or a module of it.
 
-    What it logs goes to stderr, for stdout carries results; and it must not install packages by itself.
+    What it logs goes to stderr, for stdout carries results; and it must neither install packages by itself nor ask the
+    network whether there is one, as it does on import.
 
     Args:
         part: `nn.tasks`, say; the package itself by default.
@@ -31,6 +32,7 @@ def ultralytics(part: str = "") -> ModuleType:
         SourceError: It is not installed, or cannot be imported.
     """
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_OFFLINE", "true")
     name = f"ultralytics.{part}" if part else "ultralytics"
     try:
         # Its log handler takes stdout, and its classes hold tensors of the device, as they are on import.

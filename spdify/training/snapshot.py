@@ -90,9 +90,17 @@ def unpack(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401 - what
             tensor = tensors[value[TENSOR]]
             return tensor if format_ is None else tensor.contiguous(memory_format=format_.format)
         if DTYPE in value:
-            return getattr(torch, value[DTYPE])
+            return _dtype(value[DTYPE])
         if TUPLE in value:
             return tuple(put(item) for item in value[TUPLE])
         return {key: put(item) for key, item in value[PAIRS]}
 
     return put(json.loads(text))
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        msg = f"there is no dtype {name!r}"
+        raise ValueError(msg)  # noqa: TRY004 - of what a file says
+    return found

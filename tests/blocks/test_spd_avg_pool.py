@@ -109,3 +109,9 @@ def test_same_padding(form: Form, *, ceil_mode: bool, count_include_pad: bool) -
 def test_same_padding_beside_another_is_a_fault() -> None:
     with pytest.raises(ValueError, match="same padding"):
         SPDAvgPool(3, 3, 2, 1, same=True)
+
+
+def test_without_memory_its_size_costs_nothing() -> None:
+    with torch.device("meta"):
+        block = SPDAvgPool(2**24, 64, 2)
+    assert all(weight.is_meta and weight.numel() > 2**30 for weight in block.parameters())

@@ -186,3 +186,9 @@ def test_same_padding(offset: int, *, ceil_mode: bool) -> None:
             x = torch.randn(2, 3, *size[:2], dtype=torch.float64) + offset
             torch.testing.assert_close(block(x), pool(x), rtol=1e-14, atol=1e-14, msg=f"{k} {s} {d} {size}")
     assert "same=True" in repr(block)
+
+
+def test_without_memory_its_size_costs_nothing() -> None:
+    with torch.device("meta"):
+        block = SPDMaxPool(2**24, 64, 2)
+    assert all(weight.is_meta and weight.numel() > 2**30 for weight in block.parameters())

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spdify.bundle import is_bundle, read_record, read_report, read_weights
+from spdify.bundle import is_bundle, read_record, read_report, read_shapes, read_weights
 from spdify.bundle import reading as module
+from spdify.bundle.writing import write_weights
 from spdify.errors import BundleError
 
 if TYPE_CHECKING:
@@ -75,3 +76,17 @@ def test_shared_tensors_are_one_again(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors", metadata=metadata)
     state = read_weights(tmp_path)
     assert state["a"] is state["b"]
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("spdify.json", "model.safetensors", "report.json"):
+        os.mkfifo(tmp_path / name)
+    for read in (read_record, read_report, read_weights, read_shapes):
+        with pytest.raises(BundleError, match="not a plain file"):
+            read(tmp_path)
+
+
+def test_shapes_are_those_of_the_weights(tmp_path: Path) -> None:
+    tensor = torch.ones(2, 3)
+    write_weights(tmp_path / "model.safetensors", {"a": tensor, "b": tensor, "c": torch.ones(())})
+    assert read_shapes(tmp_path) == {"a": (2, 3), "b": (2, 3), "c": ()}

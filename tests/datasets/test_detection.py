@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,3 +270,63 @@ def test_images_on_their_side(tmp_path: Path) -> None:
     assert image.read().shape == (3, 40, 20)
     # Who labelled it as it lies says so by its size.
     assert LabelledImage(image.path, 40, 20).read().shape == (3, 20, 40)
+
+
+# Files that somebody made to do harm.
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"k{i}: &k{i} [*{'a' if not i else f'k{i - 1}'}, *a]\n" for i in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("val: images/val\nnc: 1000000000", "it has no names of classes"),
+        (f"{LAUGHS}val: images/val\nnames: *k39", "a name of a class is no text"),
+        ("val: images/val\nnames: &a [*a]", "a name of a class is no text"),
+        ("val: images/val\nnames: " + "[" * 9000, "cannot read the data yaml"),
+        (f"val: images/val\nnc: {'9' * 5000}", "cannot read the data yaml"),
+        (f"val: {'x' * 10_000}\nnames: [a]", "there is nothing"),
+        ("path: ~nobody-of-that-name\nval: images\nnames: [a]", "there is nothing"),
+        ("#" * 2**20, "expected at most"),
+    ],
+    ids=range(8),
+)
+def test_a_yaml_made_to_do_harm(tmp_path: Path, text: str, words: str) -> None:
+    folder = write_yolo(tmp_path / "yolo")
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=words):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said: said["annotations"][1].update(image_id=[1]), "there is no image None"),
+        (lambda said: said["annotations"][1].update(category_id={}), "there is no category None"),
+        (lambda said: said["annotations"][1].update(area=10**400), "its area is"),
+        (lambda said: said["annotations"][1].update(bbox=[0, 0, 10**400, 1]), "its bbox is"),
+        (lambda said: said["images"][1].update(file_name="x" * 10_000), "there is no such file"),
+    ],
+)
+def test_annotations_made_to_do_harm(tmp_path: Path, change: Callable[..., object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        opened(write_coco(tmp_path / "coco", change))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' + "9" * 5000 + "}"])
+def test_annotations_that_are_no_json_for_python(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match="cannot read the annotations"):
+        opened(tmp_path / "a.json")
+
+
+def test_pipes_among_labelled_images(tmp_path: Path) -> None:
+    folder = write_yolo(tmp_path / "yolo")
+    count = len(opened(folder).images)
+    os.mkfifo(folder / "images" / "val" / "pipe.png")
+    assert len(opened(folder).images) == count
+    labels = next((folder / "labels" / "val").iterdir())
+    labels.unlink()
+    os.mkfifo(labels)
+    with pytest.raises(DataError, match="not a plain file"):
+        opened(folder)

@@ -7,7 +7,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from spdify.datasets import Pixels, check_normalisation, fit_to, fitted, normalise
-from spdify.errors import UsageError
+from spdify.errors import DataError, UsageError
 from spdify.records import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -77,3 +77,9 @@ def test_normalise() -> None:
 def test_normalisations_that_cannot_be_used(mean: tuple[float, ...], deviation: tuple[float, ...], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         check_normalisation(mean, deviation, 3)
+
+
+def test_images_do_not_grow_without_end() -> None:
+    how = Preprocessing(input_size=(1, 1024, 1024), mean=(0,), std=(1,))
+    with pytest.raises(DataError, match="cannot resize an image of 1x1000 pixels"):
+        fit_to(torch.zeros(1, 1000, 1, dtype=torch.uint8), how)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spdify.datasets.images import MAX_PIXELS, Files, Pixels, decode, in_memory, readable
+from spdify.datasets.images import MAX_PIXELS, MAX_PROPORTION, Files, Pixels, decode, in_memory, readable
 from spdify.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,3 +100,33 @@ def test_digest_tells_images_apart(write_images: Callable[..., Path]) -> None:
     before = listed.digest()
     listed.paths[0].write_bytes(listed.paths[0].read_bytes() + b"more")
     assert listed.digest() != before
+
+
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **_: started.append(args))
+    monkeypatch.setattr(subprocess, "check_call", lambda *args, **_: started.append(args))
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="does not know what it is"):
+        decode(tmp_path / "a.jpg", 3)
+    assert not started
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="not a plain file"):
+        decode(tmp_path / "a.png", 3)
+
+
+def test_an_image_far_from_square_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (1, MAX_PROPORTION + 1)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="one side is more than"):
+        decode(tmp_path / "a.png", 3)
+    Image.new("L", (1, MAX_PROPORTION)).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png", 1).shape == (1, MAX_PROPORTION, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM"])
+def test_the_content_says_what_it_is(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", kind)
+    assert decode(tmp_path / "a.jpg", 3).shape == (3, 4, 4)

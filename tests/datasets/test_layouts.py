@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,3 +124,22 @@ def test_tiny_imagenet_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read Tiny ImageNet") as caught:
         tiny_imagenet(tmp_path, 3)
     assert "tiny-imagenet-200.zip" in caught.value.hint
+
+
+def test_links_that_lead_round_are_no_images(write_images: Callable[..., Path]) -> None:
+    root = write_images("data", ("a", "b"), 2)
+    (root / "a" / "x.png").symlink_to("x.png")
+    (root / "a" / "up").symlink_to(".")
+    assert len(image_folder(root, 3).splits["all"]) == 4
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "no access")
+
+    root = write_images("data", ("a", "b"), 2)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot read images from .*: no access"):
+        image_folder(root, 3)

@@ -24,3 +24,8 @@ def test_a_converted_model_s_file_says_how_images_become_inputs(tmp_path: Path) 
     how, classes = described(OnnxModel(tmp_path / "out" / "model.onnx").metadata)
     assert how == conversion.source.preprocessing
     assert classes == ()
+
+
+def test_texts_without_end() -> None:
+    assert described({"spdify.classes": "[" * 100_000}) == (None, ())
+    assert described({"spdify.classes": "9" * 5000}) == (None, ())

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.faults.arguments import ARGUMENTS
+from tests.faults.bundles import BUNDLES
+from tests.faults.images import IMAGES
+from tests.faults.onnx_files import ONNX
+from tests.faults.rulebooks import RULEBOOKS
+
 if TYPE_CHECKING:
     from tests.faults.trials import Part
 
-PARTS: dict[str, Part] = {}
+PARTS: dict[str, Part] = {
+    "rulebooks": RULEBOOKS,
+    "bundles": BUNDLES,
+    "onnx": ONNX,
+    "images": IMAGES,
+    "arguments": ARGUMENTS,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -96,7 +97,11 @@ def run_part(part: Part, folder: Path, *, count: int, seed: int, jobs: int) -> l
 
 def _payload(case: Case) -> bytes:
     torch.set_num_threads(1)  # makes the broken pool of the fork anew
-    return json.dumps(case.run()).encode()
+    try:
+        came_to = case.run()
+    except BaseException:  # noqa: BLE001 - a fault of the trial's own: where it was is needed to mend it
+        came_to = ("crash", traceback.format_exc()[-1000:])
+    return json.dumps(came_to).encode()
 
 
 def read_trials(file: Path) -> Iterator[Trial]:

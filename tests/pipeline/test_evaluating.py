@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
@@ -10,7 +10,7 @@ from torch import nn
 from spdify.datasets import DataOptions, DataSet, Pixels
 from spdify.errors import DataError, RefusedError, SourceError, UsageError
 from spdify.exporting import described
-from spdify.pipeline.evaluating import Normalisation, evaluate
+from spdify.pipeline.evaluating import Normalisation, evaluate, images_at_a_time
 from spdify.records import Machine, MeasuredModel
 
 if TYPE_CHECKING:
@@ -150,3 +150,52 @@ def test_grey_networks_get_grey_images() -> None:
         Grey(), data="digits", machine=CPU, build={"input_size": (1, 8, 8)}, data_options=DataOptions(channels=3)
     )
     assert found.preprocessing.mean == (0.3058,)
+
+
+def _onnx(folder: Path, shape: list[Any], *, kind: int = 1, reshaped: list[int] | None = None) -> Path:
+    """An ONNX file that reshapes its input."""
+    value = onnx.helper.make_tensor_value_info
+    sizes = reshaped or [0, -1]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Reshape", ["x", "sizes"], ["y"])], "net",
+        [value("x", kind, shape)], [value("y", kind, None)],
+        [onnx.helper.make_tensor("sizes", 7, [len(sizes)], sizes)],
+    )  # fmt: skip
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10),
+        folder / "a.onnx",
+    )
+    return folder / "a.onnx"
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "words"),
+    [
+        (["n", 3, 2**20, 2**20], {}, "expected 1 to"),
+        (["n", 3, 2**16, 2**16], {}, "elements in all"),
+        ([2**40, 3, 8, 8], {}, "batches of"),
+        (["n", 3, 8, 8], {"kind": 7}, "does not run it"),
+        (["n", 3, 8, 8], {"reshaped": [7, 11]}, "does not run it"),
+        (["n", 3, 8, 8], {"reshaped": [-1]}, "an output for each image"),
+    ],
+)
+def test_onnx_made_to_do_harm(tmp_path: Path, shape: list[Any], more: dict[str, Any], words: str) -> None:
+    with pytest.raises((SourceError, UsageError), match=words):
+        evaluate(_onnx(tmp_path, shape, **more), data=data(), machine=CPU)
+
+
+def test_onnx_that_says_a_size_of_other_axes(tmp_path: Path) -> None:
+    how = measure().preprocessing.model_copy(update={"input_size": (3, 8)})
+    with pytest.raises(UsageError, match="on inputs of"):
+        evaluate(exported(tmp_path, metadata={"spdify.preprocessing": how.model_dump_json()}), data=data(), machine=CPU)
+
+
+def test_onnx_with_names_that_are_no_text(tmp_path: Path) -> None:
+    file = exported(tmp_path, metadata={"spdify.classes": "abcdefgh"})
+    file.write_bytes(file.read_bytes().replace(b"abcdefgh", b"\xff" * 8))
+    with pytest.raises(SourceError, match="UnicodeDecodeError"):
+        evaluate(file, data=data(), machine=CPU)
+
+
+def test_large_images_are_measured_in_fewer_at_a_time() -> None:
+    assert [images_at_a_time((3, n, n)) for n in (224, 2**11, 2**14)] == [256, 21, 1]

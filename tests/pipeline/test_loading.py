@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from timm.utils.model import reparameterize_model
 from torch import nn
 
 import spdify
 from spdify.errors import BundleError, PlanError, RefusedError
+from spdify.pipeline import loading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +134,12 @@ def test_a_folded_module_is_folded_again_from_the_original(tmp_path: Path) -> No
     conversion = spdify.convert(original, proof="site", input_size=(3, 32, 32), reparameterize=True)
     conversion.save(tmp_path / "out", onnx=False)
     assert same_state(spdify.load(tmp_path / "out", model=original), conversion.model)
+
+
+def test_weights_of_another_network_are_not_read(plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spdify.convert(plain, example_input=X).save(tmp_path / "out", onnx=False)
+    file = tmp_path / "out" / "model.safetensors"
+    save_file(load_file(file) | {f"more.{i}": torch.zeros(0) for i in range(20_000)}, file)
+    monkeypatch.setattr(loading, "read_weights", None)
+    with pytest.raises(BundleError, match=r"more\.0: expected no such tensor, got \(0,\)"):
+        spdify.load(tmp_path / "out", model=plain)

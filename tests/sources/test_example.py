@@ -45,8 +45,13 @@ def test_the_callers_random_state_is_left_alone() -> None:
 
 
 def test_unknown_dtypes_are_refused() -> None:
-    with pytest.raises(UsageError, match="float31"):
-        example_inputs(Inputs(args=(InputSpec(shape=(1, 3), dtype="float31"),)), batch=1, seed=0)
+    with pytest.raises(UsageError, match="Cannot describe"):
+        describe_inputs(torch.zeros(1, 3, dtype=torch.float8_e4m3fn))
+
+
+def test_inputs_of_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="greater than or equal to 1"):
+        describe_inputs(torch.zeros(1, 3, 0))
 
 
 def test_tensors_tuples_and_dicts_are_described() -> None:

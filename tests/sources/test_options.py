@@ -94,3 +94,8 @@ def test_switches_for_weights_are_the_callers_own_only_for_code() -> None:
     with pytest.raises(UsageError, match="Cannot pass pretrained"):
         options.constructor_kwargs()
     assert options.constructor_kwargs(strict=False) == {"pretrained": True}
+
+
+def test_an_input_that_would_take_all_memory() -> None:
+    with pytest.raises(UsageError, match="elements in all"):
+        parse_input_size("3,65536,65536")

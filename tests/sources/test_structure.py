@@ -11,10 +11,12 @@ from spdify.errors import SourceError
 from spdify.records import Source
 from spdify.sources import build, build_structure
 from spdify.sources.comparing import first_difference
-from spdify.sources.structure import check_rebuilds, hollow_out, is_hollow, on_meta
+from spdify.sources.structure import TooLargeError, check_rebuilds, hollow_out, is_hollow, on_meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from spdify.sources import KwargValue
 
 
 def timm_source(name: str, **kwargs: object) -> Source:
@@ -159,3 +161,26 @@ def test_what_a_state_dict_holds_is_hollowed_out_unless_attributes_hold_tensors(
     assert buffer.tied.weight is buffer.conv.weight
     assert torch.equal(buffer.table, torch.arange(3.0))
     assert not is_hollow(attribute)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kwargs"),
+    [
+        ("timm:resnet18", {"num_classes": 2**40}),
+        ("timm:resnet18", {"layers": [10**9, 1, 1, 1]}),
+        ("timm:convnext_atto", {"depths": [10**6, 1, 1, 1]}),
+        ("timm:convnext_atto", {"dims": [2**15] * 4}),
+        ("timm:vit_tiny_patch16_224", {"img_size": [2**16, 2**16]}),
+        ("timm:resnet18", {"layers": [1] * 5000}),
+    ],
+)
+def test_a_record_cannot_fill_the_memory(spec: str, kwargs: dict[str, KwargValue]) -> None:
+    source = Source(spec=spec, kind="timm", name="x", kwargs=kwargs)
+    with pytest.raises(TooLargeError):
+        build_structure(source, device="meta", most=2**24)
+
+
+def test_a_network_within_its_bounds_is_built() -> None:
+    source = Source(spec="timm:resnet18", kind="timm", name="x")
+    built = build_structure(source, device="meta", most=2**24)
+    assert all(parameter.is_meta for parameter in built.parameters())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -236,3 +237,18 @@ def test_a_model_without_weights_is_told_apart_from_a_missing_network() -> None:
 
     with pytest.raises(SourceError, match=rf"pretrained weights for {name}: timm \S+ has none"):
         build(name, BuildOptions(pretrained=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"architecture": "resnet18", "pretrained_cfg": 7}', "NaN", "[]", "{" * 2**21]
+)
+def test_a_folder_made_to_do_harm(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SourceError, match="Cannot read the model folder"):
+        build(f"local-dir:{tmp_path}")
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(SourceError, match="not a plain file"):
+        build(f"local-dir:{tmp_path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
 
@@ -33,3 +35,11 @@ def test_nothing_imports_it_unasked() -> None:
         "sys.exit('ultralytics' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_the_network_is_not_asked_on_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("YOLO_OFFLINE", raising=False)
+    asked = []
+    monkeypatch.setattr(importlib, "import_module", lambda _: asked.append(os.environ.get("YOLO_OFFLINE")))
+    ultralytics()
+    assert asked == ["true"]
