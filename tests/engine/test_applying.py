@@ -25,6 +25,7 @@ from spdify.errors import PlanError, RulebookError
 from spdify.graph import fingerprint
 from spdify.records import Plan
 from tests.engine.networks import Adapted, Entangled, Net, Shared, randomised
+from tests.versions import needs_const_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -360,6 +361,7 @@ def test_a_plan_with_constants_goes_through_json(plan_for: Callable[..., Plan]) 
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
+@needs_const_addresses
 def test_apply_copies_and_apply_lazily_does_when_one_is_written_to(
     plan_for: Callable[..., Plan], net: nn.Module
 ) -> None:

@@ -28,6 +28,7 @@ from spdify.blocks import (
 from spdify.errors import ExportError, UsageError
 from spdify.exporting import OnnxOptions, export, files
 from tests.exporting.networks import Residual, check_named, images, randomised
+from tests.versions import needs_newest_operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,6 +273,7 @@ def test_weights_per_sample_are_exported_at_one_batch(export: Export) -> None:
     assert check_named(record, "onnx batch 1").outcome == "passed"
 
 
+@needs_newest_operators
 @pytest.mark.parametrize("opset", [18, 25])
 def test_the_ends_of_the_range_of_opsets_can_be_written(export: Export, tmp_path: Path, opset: int) -> None:
     record = export(Phases("constant"), options=OnnxOptions(opset=opset))
@@ -279,6 +281,7 @@ def test_the_ends_of_the_range_of_opsets_can_be_written(export: Export, tmp_path
     assert onnx.load(str(tmp_path / "model.onnx")).opset_import[0].version == opset
 
 
+@needs_newest_operators
 def test_an_operator_that_an_opset_lacks_is_named(export: Export) -> None:
     model = nn.Sequential(DeformableConv2d(3, 4, (3, 3), offset_groups=3)).eval()
     with pytest.raises(ExportError, match="opset 18 has no DeformConv: ask for opset 19 or a newer one"):

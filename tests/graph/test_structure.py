@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spdify.errors import TraceError
 from spdify.graph import fake_copy, fingerprint, survey
 from spdify.graph.structure import detached_copy, lazy_copy
+from tests.versions import needs_const_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,7 @@ def test_a_model_on_the_meta_device_is_surveyed(inputs_of: Callable[..., Inputs]
     assert [site.path for site in survey(model, inputs_of(3, 16, 16)).sites] == ["0", "2"]
 
 
+@needs_const_addresses
 def test_a_lazy_copy_takes_memory_only_when_one_of_both_is_written_to() -> None:
     model = network()
     first, norm = model[0], model[1]

@@ -14,6 +14,7 @@ import spdify
 from spdify.engine.applying import apply
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, RulebookError, UsageError
 from spdify.pipeline import converting
+from tests.versions import needs_const_addresses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,6 +229,7 @@ def test_weights_that_learn_after_one_step_are_no_fault() -> None:
     assert check.outcome == "passed"
 
 
+@needs_const_addresses
 @pytest.mark.parametrize(("proof", "shares"), [("site", True), ("model", False)])
 def test_a_large_model_shares_its_weights_until_one_is_trained(
     plain: Plain, tmp_path: Path, proof: str, *, shares: bool
