@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.faults import kills
+
 if TYPE_CHECKING:
     from tests.faults.trials import Part
 
-PARTS: dict[str, Part] = {}
+PARTS: dict[str, Part] = {
+    "kill_convert": kills.CONVERT,
+    "kill_sweep": kills.SWEEP,
+    "kill_training": kills.TRAINING,
+}
