@@ -81,6 +81,10 @@ class BundleError(SpdifyError):
     """A bundle that cannot be read or written."""
 
 
+class OutputError(SpdifyError):
+    """Results that cannot be written to stdout."""
+
+
 class DataError(SpdifyError):
     """Images or labels that cannot be found or read, or that do not fit the model."""
 

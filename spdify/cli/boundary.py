@@ -14,6 +14,14 @@ from spdify.errors import ExitCode, SpdifyError, printable
 class SpdifyGroup(TyperGroup):
     """Command group that ends with a clear message and the right exit code whatever a command raises."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as typer has it
+        """Run all of it; help and version are printed outside of `invoke`."""
+        try:
+            return super().main(*args, **kwargs)
+        except SpdifyError as error:
+            _tell(error.message, error.hint)
+            raise SystemExit(int(error.exit_code)) from error
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's context class has changed its home between releases
         """Run the command."""
         try:

@@ -1,4 +1,4 @@
-"""Commands as users run them: real processes in groups of their own, and what they leave behind."""
+"""Commands: real processes in sessions of their own, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.faults.forked import Forked
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.faults.trials import Outcome
 
 ROOT = Path(__file__).parents[2]
-SPDIFY = (sys.executable, "-m", "spdify")
+SPDIFY = (sys.executable, "-m", "spdify")  # in a new interpreter
 PATIENCE_S = 120.0  # for a command that takes some ten seconds
 LOOK_S = 0.005
-TRACEBACK = "Traceback (most recent call last)"
+#: What no user should ever see.
+UNEXPECTED = ("Traceback (most recent call last)", "spdify failed unexpectedly", "Exception ignored")
 STRAY = ".spdify."  # begins the name of what is still being written
 
 
@@ -39,7 +42,7 @@ class Done:
         """Say what is wrong with an end that should have one of these exit codes."""
         if self.code is None:
             return "hang", self.err[-300:]
-        if TRACEBACK in self.err or TRACEBACK in self.out:
+        if any(words in self.err + self.out for words in UNEXPECTED):
             return "traceback", (self.err + self.out)[-1500:]
         if self.code not in codes:
             return "wrong", f"exit code {self.code}, not {' or '.join(map(str, codes))}: {self.err[-300:]}"
@@ -50,10 +53,30 @@ class Command:
     """A command that runs; what it says goes to files, so that no pipe is ever full."""
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, *, way: Sequence[str] = SPDIFY, name: str = "said", **env: str
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        way: Sequence[str] = (),
+        name: str = "said",
+        say: Path | None = None,
+        **env: str,
     ) -> None:
-        """Start it in a folder."""
-        self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
+        """Start it in a folder.
+
+        Args:
+            arguments: Of the command.
+            folder: Working directory.
+            way: What runs it; by default spdify, forked from here.
+            name: Of the files with what it says.
+            say: Their folder; by default the working directory.
+            env: What its environment has besides.
+        """
+        self.out, self.err = (say or folder) / f"{name}.out", (say or folder) / f"{name}.err"
+        self.process: Forked | subprocess.Popen[bytes]
+        if not way:
+            self.process = Forked(arguments, folder, env=environment(**env), out=self.out, err=self.err)
+            return
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 [*way, *arguments], cwd=folder, env=environment(**env), start_new_session=True,
@@ -66,7 +89,7 @@ class Command:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             ended = self.process.poll() is not None
-            if words in self.err.read_text(encoding="utf-8", errors="replace"):
+            if words in _text(self.err):
                 return True
             if ended:
                 return False
@@ -96,7 +119,11 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             code = None
-        return Done(code, *(file.read_text(encoding="utf-8", errors="replace") for file in (self.out, self.err)))
+        return Done(code, *(_text(file) for file in (self.out, self.err)))
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -109,6 +136,11 @@ def environment(**changes: str) -> dict[str, str]:
 def run(arguments: Sequence[str], folder: Path, *, name: str = "again", **env: str) -> Done:
     """Run a command to its end."""
     return Command(arguments, folder, name=name, **env).end()
+
+
+def shell(script: str) -> tuple[str, ...]:
+    """Give a way to run commands by a script of bash; `"$@"` is the command."""
+    return ("/bin/bash", "-c", script, "bash", *SPDIFY)
 
 
 def strays(folder: Path) -> list[str]:

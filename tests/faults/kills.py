@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.commands import Command, strays
+from tests.faults.commands import SPDIFY, Command, strays
 from tests.faults.references import (
     Moment,
     Reference,
@@ -38,8 +38,8 @@ def kill_convert(reference: Reference, when: Moment) -> tuple[Outcome, str]:
     """Kill a conversion: its folder is complete or not there, and then made by the same command."""
     with tempfile.TemporaryDirectory() as home:
         folder, whole = Path(home), reference.folder / "out"
-        reference.get()
-        _kill(reference.start(folder), when, reference)
+        when.prepare(reference)
+        _kill(reference.start(folder, cold=when.loading), when, reference)
         left = f"left behind: {', '.join(strays(folder)) or 'nothing'}"
         if (folder / "out").exists():
             return _same(differences(whole, folder / "out"), f"complete; {left}")
@@ -52,8 +52,8 @@ def kill_sweep(reference: Reference, when: Moment) -> tuple[Outcome, str]:
     """Kill a sweep: resumed, it finds the same, and keeps the lines that it had."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        reference.get()
-        _kill(reference.start(folder), when, reference)
+        when.prepare(reference)
+        _kill(reference.start(folder, cold=when.loading), when, reference)
         before = [_whole_lines(folder / "zoo" / name) for name in LINES]
         if fault := reference.start(folder, "--resume", name="again").end().fault(0):
             return fault
@@ -68,8 +68,8 @@ def kill_worker(reference: Reference, when: Moment) -> tuple[Outcome, str]:
     """Kill a worker of a sweep: the sweep goes on, and finds the same."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        reference.get()
-        command = reference.start(folder)
+        when.prepare(reference)
+        command = reference.start(folder, cold=when.loading)
         when.wait(command, reference)
         hit = _kill_child(command)
         if fault := command.end().fault(0):
@@ -81,9 +81,10 @@ def kill_training(reference: Reference, whens: tuple[Moment, ...]) -> tuple[Outc
     """Kill a training, once or twice: resumed, it comes to the same bit for bit."""
     with tempfile.TemporaryDirectory() as home:
         folder, told = Path(home), []
-        reference.get()
         for when in whens:
-            _kill(_onwards(reference, folder), when, reference)
+            when.prepare(reference)
+        for when in whens:
+            _kill(_onwards(reference, folder, cold=when.loading), when, reference)
             told.append("resumed" if (folder / "run").exists() else "begun again")
         done = _onwards(reference, folder).end()
         if done.code == 1 and "error: cannot resume" in done.err:
@@ -95,11 +96,12 @@ def kill_training(reference: Reference, whens: tuple[Moment, ...]) -> tuple[Outc
         return _same(differences(reference.folder / "run", folder / "run"), ", ".join(told))
 
 
-def _onwards(reference: Reference, folder: Path) -> Command:
+def _onwards(reference: Reference, folder: Path, *, cold: bool = False) -> Command:
     """Start what a user runs to go on."""
     if (folder / "run").exists():
-        return Command(("finetune", "--resume", "run", "-v"), folder, way=reference.way)
-    return reference.start(folder)
+        way = reference.way or (SPDIFY if cold else ())
+        return Command(("finetune", "--resume", "run", "-v"), folder, way=way)
+    return reference.start(folder, cold=cold)
 
 
 def _kill(command: Command, when: Moment, reference: Reference) -> None:

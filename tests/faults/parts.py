@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.faults import kills
+from tests.faults import clock, interrupts, kills, launches, memory, pipes, storage, writers
 
 if TYPE_CHECKING:
     from tests.faults.trials import Part
@@ -13,4 +13,11 @@ PARTS: dict[str, Part] = {
     "kill_convert": kills.CONVERT,
     "kill_sweep": kills.SWEEP,
     "kill_training": kills.TRAINING,
+    "interrupts": interrupts.INTERRUPTS,
+    "storage": storage.STORAGE,
+    "writers": writers.WRITERS,
+    "clock": clock.CLOCK,
+    "memory": memory.MEMORY,
+    "pipes": pipes.PIPES,
+    "launches": launches.LAUNCHES,
 }

@@ -17,18 +17,11 @@ from PIL import Image
 from tests.faults.commands import SPDIFY, Command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 LOADING_EVERY = 8  # one moment of so many falls into the import of PyTorch, which takes most of the time
+SIZE = ("--input-size", "3,32,32")
 IMAGES = {"train": 16, "val": 6, "test": 6}  # of each of two classes
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """What an undisturbed run took: seconds until it began to work, and from then on."""
-
-    loading_s: float
-    working_s: float
 
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
@@ -43,31 +36,48 @@ def scratch() -> Path:
 class Reference:
     """An undisturbed run of a command, made by whichever trial comes first."""
 
-    def __init__(self, arguments: Sequence[str], words: str, *, way: Sequence[str] = SPDIFY) -> None:
+    def __init__(self, arguments: Sequence[str], words: str, *, way: Sequence[str] = ()) -> None:
         """Take the command, the words by which it says that it begins to work, and what runs it."""
         self.arguments, self.words, self.way, self.folder = tuple(arguments), words, way, scratch()
 
-    def start(self, folder: Path, *more: str, name: str = "said", **env: str) -> Command:
-        """Start the command in another folder."""
-        return Command((*self.arguments, *more), folder, way=self.way, name=name, **env)
+    def start(
+        self, folder: Path, *more: str, cold: bool = False, name: str = "said", say: Path | None = None, **env: str
+    ) -> Command:
+        """Start the command in another folder, `cold` in a new interpreter."""
+        way = self.way or (SPDIFY if cold else ())
+        return Command((*self.arguments, *more), folder, way=way, name=name, say=say, **env)
 
-    def get(self) -> Undisturbed:
-        """Run it if nobody has, and give the times."""
-        times = self.folder / "times.json"
+    def working_s(self) -> float:
+        """Give the seconds that it works; what it makes then lies in the reference's folder."""
+        return self._once("working", self._work)
+
+    def loading_s(self) -> float:
+        """Give the seconds after which a new interpreter begins to work."""
+        return self._once("loading", self._load)
+
+    def _once(self, name: str, measure: Callable[[], float]) -> float:
+        file = self.folder / f"{name}.json"
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not times.exists():
-                times.write_text(json.dumps(self._run()), encoding="utf-8")
-        return Undisturbed(*json.loads(times.read_text(encoding="utf-8")))
+            if not file.exists():
+                file.write_text(json.dumps(measure()), encoding="utf-8")
+        return float(json.loads(file.read_text(encoding="utf-8")))
 
-    def _run(self) -> tuple[float, float]:
-        began = time.monotonic()
+    def _work(self) -> float:
         command = self.start(self.folder)
         assert command.wait_for(self.words), command.end().err
-        loaded = time.monotonic()
+        began = time.monotonic()
         done = command.end()
         assert done.code == 0, done.err
-        return loaded - began, time.monotonic() - loaded
+        return time.monotonic() - began
+
+    def _load(self) -> float:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as home:
+            command = self.start(Path(home), cold=True)
+            assert command.wait_for(self.words), command.end().err
+            command.kill()
+        return time.monotonic() - began
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,18 @@ class Moment:
     loading: bool
     share: float
 
-    def wait(self, command: Command, reference: Reference) -> None:
-        """Wait until a command is there; one that has ended is past it."""
-        took = reference.get()
+    def prepare(self, reference: Reference) -> None:
+        """Measure what there is to wait for, before the command is started."""
+        reference.working_s()
         if self.loading:
-            time.sleep(self.share * took.loading_s)
+            reference.loading_s()
+
+    def wait(self, command: Command, reference: Reference, *, least_s: float = 0.0) -> None:
+        """Wait until a command is there, at least some seconds after its start; one that has ended is past it."""
+        if self.loading:
+            time.sleep(least_s + self.share * max(reference.loading_s() - least_s, 0.0))
         elif command.wait_for(reference.words):
-            time.sleep(self.share * took.working_s)
+            time.sleep(self.share * reference.working_s())
 
 
 def draws(seed: int, number: int) -> random.Random:
@@ -119,7 +134,15 @@ def training(images: Path, *more: str) -> tuple[str, ...]:
 
 def converting(*more: str) -> tuple[str, ...]:
     """Give the arguments of a short conversion."""
-    return ("convert", "timm:test_resnet", "--input-size", "3,32,32", "-o", "out", "-v", *more)
+    return ("convert", "timm:test_resnet", *SIZE, "-o", "out", "-v", *more)
+
+
+def studying(images: Path) -> tuple[str, ...]:
+    """Give the arguments of a study: the network and the original, an epoch each."""
+    return (
+        "study", "timm:test_resnet", "--data", f"imagefolder:{images}", "--rules", "spd", "--seeds", "1",
+        "--epochs", "1", "--batch-size", "16", "--device", "cpu", "-o", "study", "-v",
+    )  # fmt: skip
 
 
 def sweeping(filter_: str = "test_[er]*", onnx: str = "none") -> tuple[str, ...]:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.commands import Done
-from tests.faults.kills import CONVERT, SWEEP, TRAINING, kill_convert, kill_training
+from tests.faults.kills import kill_convert, kill_training
 from tests.faults.references import Moment, Reference
-from tests.faults.trials import run_part
+from tests.faults.short import run_short
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.trials import Part
 
 #: Says that it works, and writes its two files one after the other, in the folder itself: killed between, it has lost.
 CARELESS = """
@@ -56,8 +55,6 @@ def test_ends(done: Done, outcome: str | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [CONVERT, SWEEP, TRAINING], ids=lambda part: part.name)
-def test_some_kills(part: Part, tmp_path: Path) -> None:
-    trials = run_part(part, tmp_path, count=part.short, seed=1, jobs=1)
-    assert len(trials) == part.short
-    assert [trial for trial in trials if not trial.good] == []
+@pytest.mark.parametrize("name", ["kill_convert", "kill_sweep", "kill_training"])
+def test_some_kills(name: str, tmp_path: Path) -> None:
+    run_short(name, tmp_path)
