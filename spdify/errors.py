@@ -7,6 +7,7 @@ through `printable`.
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import IntEnum
 from typing import ClassVar
@@ -97,9 +98,26 @@ class ExportError(SpdifyError):
     """A model that cannot be exported."""
 
 
+# Compiled here: where memory has run out, a message must not need any.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: What PyTorch, C++ and the system say where memory has run out; the last one of a thread that cannot be had.
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "Resource temporarily unavailable")
+_NO_KERNEL = "could not create a primitive"  # oneDNN; of one that there is none of it says "primitive descriptor"
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error, of whatever library, says that there is not enough memory."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (str(error) == _NO_KERNEL or any(words in str(error) for words in _NO_MEMORY))
+    )
+
+
 def printable(text: str) -> str:
     """Give a text without control characters, and without those that turn its direction.
 
     What comes from a file of somebody else's must neither steer a terminal nor seem to be another text.
     """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
+    return _STEERING.sub("\ufffd", text)

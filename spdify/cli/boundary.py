@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from spdify.cli.terminal import SETTINGS, error_console
-from spdify.errors import ExitCode, SpdifyError, printable
+from spdify.errors import ExitCode, SpdifyError, memory_ran_out, printable
 
 
 class SpdifyGroup(TyperGroup):
@@ -37,6 +37,11 @@ class SpdifyGroup(TyperGroup):
         except Exception as error:
             if SETTINGS.debug:
                 raise
+            if memory_ran_out(error):
+                _tell(
+                    "cannot go on: not enough memory", "Free some, raise the limit, or take a smaller input or batch."
+                )
+                raise typer.Exit(int(ExitCode.ERROR)) from None  # what the traceback holds is let go
             kind = type(error).__name__
             _tell(f"spdify failed unexpectedly: {kind}: {error}", "Run again with --debug and report the traceback.")
             raise typer.Exit(int(ExitCode.ERROR)) from error

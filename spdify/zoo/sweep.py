@@ -205,6 +205,8 @@ class _Sweep:
         gc.collect()
         gc.freeze()  # what is there is looked at no more, so that its pages stay shared
         (probe,) = self.workers.run([Job("probe", _probe)])
+        if probe.failure == "memory":
+            raise UsageError(f"cannot sweep: a worker that does nothing {probe.detail}", hint="Give more by --memory.")
         if probe.payload is None:
             raise UsageError(
                 "cannot sweep from this process: it has computed gradients, after which its workers cannot",

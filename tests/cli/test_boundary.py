@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -44,6 +45,24 @@ def test_expected_fault_with_debug() -> None:
     assert "Traceback" in result.stderr
     assert "error: Cannot" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Resource temporarily unavailable"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=["Python", "PyTorch", "a thread", "the system"],
+)
+def test_memory_that_runs_out(error: Exception, spdify: Spdify, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("spdify.pipeline.inspect", fail)
+    assert spdify("inspect", "resnet18", code=1).stderr.startswith("error: cannot go on: not enough memory\n")
 
 
 def test_debug_does_not_stay(spdify: Spdify) -> None:

@@ -98,3 +98,13 @@ def test_from_a_process_with_gradients_it_is_refused(tmp_path: Path) -> None:
     )
     assert "has computed gradients" in done.stderr
     assert lines(tmp_path / "run") == 0
+
+
+def test_too_little_memory_is_told(tmp_path: Path) -> None:
+    done = zoo(tmp_path / "run", "--filter", "timm:test_resnet", "--memory", "0.1")
+    if done.returncode:  # else the worker that does nothing ended before anybody looked
+        assert done.returncode == 2
+        assert "a worker that does nothing held more than 0.1 GB" in done.stderr
+        assert "Give more by --memory." in done.stderr
+    else:
+        assert "1 models, 1 failed" in done.stdout
