@@ -82,4 +82,4 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         yield Case(f"{number} of seed {seed}: {name}, {by_s / HOUR_S:+.0f} h", f"a jump of the clock in {name}", trial)
 
 
-CLOCK = Part("clock", cases, full=12, short=3, timeout_s=300)
+CLOCK = Part("clock", cases, full=12, short=2, timeout_s=300)

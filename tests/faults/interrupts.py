@@ -118,4 +118,4 @@ def _with(bundle: Reference, trial: partial[tuple[Outcome, str]]) -> tuple[Outco
     return trial()
 
 
-INTERRUPTS = Part("interrupts", cases, full=40, short=4, timeout_s=300)
+INTERRUPTS = Part("interrupts", cases, full=40, short=3, timeout_s=300)

@@ -69,4 +69,4 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         yield Case(f"{' '.join(command)}: {fault}", fault, partial(try_stream, fault, command, folders))
 
 
-PIPES = Part("pipes", cases, full=len(FAULTS) * len(COMMANDS), short=6, timeout_s=240)
+PIPES = Part("pipes", cases, full=len(FAULTS) * len(COMMANDS), short=4, timeout_s=240)

@@ -164,4 +164,4 @@ def cases(count: int, seed: int) -> Iterator[Case]:
             number += 1
 
 
-STORAGE = Part("storage", cases, full=40, short=5, timeout_s=300)
+STORAGE = Part("storage", cases, full=40, short=4, timeout_s=300)

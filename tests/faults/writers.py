@@ -95,4 +95,4 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         yield Case(f"{number} of seed {seed}: {name}, {offset:.2f} s", f"two of {name} on one folder", trial)
 
 
-WRITERS = Part("writers", cases, full=25, short=3, timeout_s=300)
+WRITERS = Part("writers", cases, full=25, short=2, timeout_s=300)
