@@ -7,8 +7,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from spdify.cli.signals import asked_to_end
 from spdify.cli.terminal import SETTINGS, error_console
 from spdify.errors import ExitCode, SpdifyError, memory_ran_out, printable
+
+INTERRUPTED = "interrupted; nothing was left half-written"
 
 
 class SpdifyGroup(TyperGroup):
@@ -30,13 +33,16 @@ class SpdifyGroup(TyperGroup):
             _tell(error.message, error.hint)
             raise typer.Exit(int(error.exit_code)) from error
         except KeyboardInterrupt as error:
-            _tell("interrupted; nothing was left half-written", "")
+            _tell(INTERRUPTED, "")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from error
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise
         except Exception as error:
             if SETTINGS.debug:
                 raise
+            if (number := asked_to_end()) is not None:
+                _tell(INTERRUPTED, "")
+                raise typer.Exit(128 + number) from error
             if memory_ran_out(error):
                 _tell(
                     "cannot go on: not enough memory", "Free some, raise the limit, or take a smaller input or batch."

@@ -20,6 +20,8 @@ def take_signals() -> None:
     """Have requests to end leave nothing half-written, and none be lost."""
     # Like an interrupt, a polite request to end must not leave half a folder behind.
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, as with nohup
+        signal.signal(signal.SIGINT, _interrupt)
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _once_more
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
@@ -27,8 +29,25 @@ def take_signals() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+_came: list[int] = []
+
+
+def asked_to_end() -> int | None:
+    """Give the signal that has asked this process to end, if one has.
+
+    What a signal raises in the middle of an import, libraries may catch, and fail in another way afterwards.
+    """
+    return _came[0] if _came else None
+
+
 def _end(number: int, _: FrameType | None) -> None:
+    _came.append(number)
     raise SystemExit(128 + number)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    _came.append(number)
+    raise KeyboardInterrupt
 
 
 def _once_more(lost: sys.UnraisableHookArgs) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -63,6 +64,15 @@ def test_memory_that_runs_out(error: Exception, spdify: Spdify, monkeypatch: pyt
 
     monkeypatch.setattr("spdify.pipeline.inspect", fail)
     assert spdify("inspect", "resnet18", code=1).stderr.startswith("error: cannot go on: not enough memory\n")
+
+
+@pytest.mark.usefixtures("crash")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_fails_after_a_request_to_end_is_no_fault(
+    number: signal.Signals, code: int, spdify: Spdify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spdify.cli.signals._came", [int(number)])
+    assert spdify("inspect", "resnet18", code=code).stderr == "error: interrupted; nothing was left half-written\n"
 
 
 def test_debug_does_not_stay(spdify: Spdify) -> None:

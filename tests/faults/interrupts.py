@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.commands import Command, strays
 from tests.faults.references import (
+    LOADING_EVERY,
     SIZE,
     Moment,
     Reference,
@@ -107,7 +108,8 @@ def cases(count: int, seed: int) -> Iterator[Case]:
     for number in range(count):
         name = list(longs)[number % len(longs)]
         sent = signal.SIGTERM if number % 3 == 2 else signal.SIGINT
-        when = moment(draws(seed, number), number // len(longs))
+        # Each command comes in turn; in the third round all are still loading.
+        when = moment(draws(seed, number), number // len(longs) + LOADING_EVERY - 3)
         trial = partial(_with, bundle, partial(interrupt, longs[name], when, sent))
         yield Case(f"{number} of seed {seed}: {name}", f"{sent.name} to {name}", trial)
 
