@@ -11,6 +11,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -78,6 +80,7 @@ def _be_spdify(arguments: Sequence[str], folder: Path, env: Mapping[str, str], o
         sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
         os.chdir(folder)
         sys.argv = ["spdify", *arguments]
+        torch.set_num_threads(1)  # makes the broken pool of the fork anew, before autograd's threads do so at once
         code = _run()
         sys.stdout.flush()
     finally:
