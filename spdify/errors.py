@@ -91,6 +91,10 @@ class BundleError(SpdifyError):
     """A bundle that cannot be read or written."""
 
 
+class OutputError(SpdifyError):
+    """Results that cannot be written to stdout."""
+
+
 class DataError(SpdifyError):
     """Images or labels that cannot be found or read, or that do not fit the model."""
 
@@ -113,9 +117,26 @@ def require_plain(file: Path) -> None:
         raise OSError(errno.EINVAL, "it is not a plain file", str(file))
 
 
+# Compiled here: where memory has run out, a message must not need any.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: What PyTorch, C++ and the system say where memory has run out; the last one of a thread that cannot be had.
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "Resource temporarily unavailable")
+_NO_KERNEL = "could not create a primitive"  # oneDNN; of one that there is none of it says "primitive descriptor"
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error, of whatever library, says that there is not enough memory."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (str(error) == _NO_KERNEL or any(words in str(error) for words in _NO_MEMORY))
+    )
+
+
 def printable(text: str) -> str:
     """Give a text without control characters, and without those that turn its direction.
 
     What comes from a file of somebody else's must neither steer a terminal nor seem to be another text.
     """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
+    return _STEERING.sub("\ufffd", text)

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from spdify.bundle.places import real_path
 from spdify.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError as error:
         raise UsageError("cannot write here: it needs file locks (Linux, macOS)") from error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        real_path(folder).mkdir(parents=True, exist_ok=True)  # also what a link points to
         lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise BundleError(f"cannot write to {folder}: {error.strerror}") from error
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise BundleError(f"cannot write to {folder}: {reason}", hint="Choose another with -o DIR.") from error
     try:
         for attempt in range(ATTEMPTS):
             try:

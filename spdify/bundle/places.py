@@ -95,8 +95,9 @@ def write_text(file: Path, text: str, *, overwrite: bool) -> None:
 
 def write_error(place: Path, error: Exception) -> BundleError:
     """Turn a fault of the operating system, or of safetensors, into one that says what to do."""
-    # safetensors gives the system's words, and no number.
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
+    # safetensors gives the system's words, and no number; numpy, which writes ONNX weights, only how far it came.
+    told = ("No space left", "os error 28", " requested and ")
+    full = getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in told)
     if full:
         return BundleError(
             f"cannot write {place}: no space left on the device", hint="Free some, or choose another place with -o."

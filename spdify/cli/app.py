@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,12 +16,10 @@ from spdify.cli.finetune import finetune
 from spdify.cli.look import inspect, report
 from spdify.cli.measure import calibrate, evaluate
 from spdify.cli.rules import rules_app
+from spdify.cli.signals import take_signals
 from spdify.cli.study import study
-from spdify.cli.terminal import print_json
+from spdify.cli.terminal import print_json, take_streams
 from spdify.cli.zoo import zoo_app
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 app = typer.Typer(
     cls=SpdifyGroup,
@@ -49,17 +44,9 @@ app.add_typer(zoo_app, name="zoo")
 
 def run() -> None:
     """Run the command that the arguments name."""
-    # Like an interrupt, a polite request to end must not leave half a folder behind.
-    signal.signal(signal.SIGTERM, _end)
-    for stream in (sys.stdout, sys.stderr):
-        # An arrow that a narrow encoding lacks is no reason to fail at the last step; JSON reads \u2192 all the same.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    take_signals()
+    take_streams()
     app(prog_name="spdify")
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _print_version(value: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import time
@@ -13,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from spdify.errors import printable
+from spdify.errors import OutputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from spdify.pipeline.progress import Progress
     from spdify.records import EpochResult
 
+OTHER_PLACE = "Free some space, or send it elsewhere."
 PLAIN_WIDTH = 160  # columns where there is no terminal: rows stay whole in logs and pipes
 
 
@@ -36,6 +39,64 @@ class Settings:
 
 
 SETTINGS = Settings()
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream. Once it cannot be written, the rest goes nowhere; where it is for results, that is a fault."""
+
+    def __init__(self, stream: io.TextIOWrapper, *, results: bool) -> None:
+        """Take the place of a stream."""
+        encoding, by_line, through = stream.encoding, stream.line_buffering, stream.write_through
+        # An arrow that a narrow encoding lacks is no reason to fail at the last step; JSON reads \u2192 all the same.
+        super().__init__(stream.detach(), encoding, "backslashreplace", line_buffering=by_line, write_through=through)
+        self._results, self._lost = results, 0
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        if self._lost and self._results:  # whoever met it first may only have been trying
+            raise _cannot_write(self._lost)
+        with self._told():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Have all written that was given."""
+        with self._told():
+            super().flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # the reader has what it wanted: typer ends the command
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # also for what lies in the buffer
+            os.close(nowhere)
+            self._lost = error.errno or errno.EIO
+            if self._results:
+                raise _cannot_write(self._lost) from error
+
+
+def _cannot_write(number: int) -> OutputError:
+    return OutputError(f"cannot write to stdout: {os.strerror(number)}", hint=OTHER_PLACE)
+
+
+def take_streams() -> None:
+    """Put streams in place that no closed or full output ends in a traceback with."""
+    # A file that is opened later must not become stdout: whatever prints would write into it.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - the number of stderr
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):  # else it is somebody's
+            taken = Stream(stream, results=name == "stdout")
+            setattr(sys, name, taken)
+            setattr(sys, f"__{name}__", taken)
 
 
 def _console(*, stderr: bool) -> Console:

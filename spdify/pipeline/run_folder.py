@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -27,7 +29,8 @@ from spdify.training import Scores, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from torch import Tensor
 
     from spdify.records import BundleRecord
 
@@ -80,7 +83,10 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what a killed run was writing."""
         for stray in self.path.glob(f"{STAGE}*"):
-            shutil.rmtree(stray, ignore_errors=True)
+            if stray.is_dir():
+                shutil.rmtree(stray, ignore_errors=True)
+            else:  # of an earlier release
+                stray.unlink(missing_ok=True)
 
     def save_state(self, state: dict[str, Any], history: Sequence[EpochResult]) -> None:
         """Write where a training is, so that it is there whole or as it was before.
@@ -90,16 +96,21 @@ class RunFolder:
         """
         tensors, text = pack(state)
         past = json.dumps([result.model_dump(mode="json") for result in history])
-        part = self.path / f"{STAGE}{STATE}"
+        self._save_tensors(STATE, tensors, {"state": text, "history": past})
+
+    def _save_tensors(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+        """Write a file that appears when it is complete, and on the disk."""
         try:
-            save_file(tensors, part, metadata={"state": text, "history": past})
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
-            usual_access(part)
-            part.replace(self.path / STATE)
+            # A folder of its own: safetensors itself begins a file by another name, which a kill would leave behind.
+            with TemporaryDirectory(prefix=STAGE, dir=self.path) as stage:
+                part = Path(stage) / name
+                save_file(tensors, part, metadata=metadata)
+                with part.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                usual_access(part)
+                part.replace(self.path / name)
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise write_error(self.path / STATE, error) from error
+            raise write_error(self.path / name, error) from error
 
     def history(self) -> list[EpochResult]:
         """Read the figures of the epochs that were finished; none of the weights.
@@ -170,13 +181,7 @@ class RunFolder:
 
     def save_scores(self, scores: Scores) -> None:
         """Write what the best network says of each image."""
-        part = self.path / f"{STAGE}{SCORES}"
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in vars(scores).items()}, part)
-            usual_access(part)
-            part.replace(self.path / SCORES)
-        except (OSError, SafetensorError) as error:
-            raise write_error(self.path / SCORES, error) from error
+        self._save_tensors(SCORES, {name: tensor.contiguous() for name, tensor in vars(scores).items()})
 
     def scores(self) -> Scores:
         """Read them.

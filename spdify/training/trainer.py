@@ -19,7 +19,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from spdify.blocks import SPDBatchNorm2d
-from spdify.errors import TrainingError, UsageError
+from spdify.errors import TrainingError, UsageError, memory_ran_out
 from spdify.graph.structure import detached_copy
 from spdify.records import EpochResult
 from spdify.training.measuring import join, scores_of
@@ -319,6 +319,6 @@ def _memory_told() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise TrainingError("cannot go on training: the GPU has not enough memory", hint=MEMORY_HINT) from error
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if not memory_ran_out(error):
             raise
         raise TrainingError("cannot go on training: not enough memory", hint=MEMORY_HINT) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spdify.engine.carrying import before_changes
+from spdify.errors import memory_ran_out
 from spdify.records import Check, Plan
 from spdify.verification.carried_proof import hold_shared_norms
 from spdify.verification.compare import carries_signal, relative_error, tensors_of
@@ -75,11 +76,15 @@ class Comparison:
         with torch.set_grad_enabled(gradients), whole_batch_statistics(trial.reference, trial.converted):
             try:
                 expected = self._run_original()
-            except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
+            except Exception as error:  # any fault of the user's model, which is reported
+                if memory_ran_out(error):
+                    raise
                 return Check(name=name, outcome="not run", detail=f"the original does not run in float64: {error}")
             try:
                 actual = trial.run(trial.converted)
-            except Exception as error:  # noqa: BLE001 - the original runs, so this is a fault of the conversion
+            except Exception as error:  # the original runs, so this is a fault of the conversion
+                if memory_ran_out(error):
+                    raise
                 return Check(name=name, outcome="failed", detail=f"the converted model does not run: {error}")
         self.ran = True
         self.trained = mode == "train"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from spdify.errors import memory_ran_out
 from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, tensors_of
@@ -85,7 +86,9 @@ def judge_sites(trial: Trial, plan: Plan, *, tolerance: float) -> list[Check]:
     try:
         with whole_batch_statistics(trial.reference, trial.converted):
             return _judge_sites(trial, plan, threshold)
-    except Exception as error:  # noqa: BLE001 - any fault of the user's model: the outputs' checks name it
+    except Exception as error:  # any fault of the user's model: the outputs' checks name it
+        if memory_ran_out(error):
+            raise
         detail = f"the model does not run forward and backward in float64: {error}"
         return [Check(name=name, outcome="not run", detail=detail) for name in ("live sites", "gradients")]
     finally:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spdify.engine import apply_lazily
 from spdify.engine.carrying import after_changes
 from spdify.engine.leading import choose_leaders
+from spdify.errors import memory_ran_out
 from spdify.graph.detectors import detector_of
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check, Plan
@@ -170,7 +171,9 @@ def _distance(source: nn.Module, trial: Trial) -> Check:
     try:
         with torch.no_grad():
             distance = relative_error(trial.outputs(source), trial.outputs(trial.converted))
-    except Exception as error:  # noqa: BLE001 - any fault of the user's model, which is reported
+    except Exception as error:  # any fault of the user's model, which is reported
+        if memory_ran_out(error):
+            raise
         return Check(name=name, outcome="not run", detail=f"the original does not run in float64: {error}")
     if not math.isfinite(distance):
         return Check(name=name, outcome="not run", detail=UNLIKE)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.engine.channels import exact_part
-from spdify.errors import CheckFailedError, TraceError
+from spdify.errors import CheckFailedError, TraceError, memory_ran_out
 from spdify.graph.sites import Survey, survey
 from spdify.graph.structure import lazy_copy
 from spdify.records import Check
@@ -138,13 +138,11 @@ def _own_weights(model: nn.Module, converted: nn.Module, plan: Plan, make_inputs
     exact = all(d.claim is not None and d.claim.value == "exact" for d in plan.applied)
     dtype = next((t.dtype for t in _floating(model)), torch.float32)
     name = f"own weights, {str(dtype).removeprefix('torch.')}"
-    try:
-        expected = _run_copy(model, dtype, make_inputs)
-    except Exception as fault:  # noqa: BLE001 - any fault of the user's model, such as AvgPool3d in half precision
+    expected, fault = _try_copy(model, dtype, make_inputs)
+    if fault is not None:
         return Check(name=name, outcome="not run", detail=f"the original does not run on the CPU: {fault}")
-    try:
-        actual = _run_copy(converted, dtype, make_inputs)
-    except Exception as fault:  # noqa: BLE001 - the original runs, so this is a fault of the conversion
+    actual, fault = _try_copy(converted, dtype, make_inputs)
+    if fault is not None:
         return Check(name=name, outcome="failed", detail=f"the converted model does not run: {fault}")
     error, detail = relative_error(expected, actual), ""
     tolerance = OWN_TOLERANCES.get(dtype, 0.0)
@@ -208,6 +206,16 @@ def _judge_inside(name: str, inside: Agreement, tolerance: float) -> Check:
         outcome: Literal["passed", "failed"] = "passed" if inside.error <= tolerance else "failed"
         return Check(name=name, outcome=outcome, value=inside.error, tolerance=tolerance, detail=inside.detail)
     return Check(name=name, outcome="not run", value=inside.error, detail=inside.detail)
+
+
+def _try_copy(model: nn.Module, dtype: torch.dtype, make_inputs: MakeInputs) -> tuple[object, Exception | None]:
+    """Run a copy; give its outputs, or its fault, such as that of AvgPool3d in half precision."""
+    try:
+        return _run_copy(model, dtype, make_inputs), None
+    except Exception as fault:
+        if memory_ran_out(fault):
+            raise
+        return None, fault
 
 
 def _run_copy(model: nn.Module, dtype: torch.dtype, make_inputs: MakeInputs) -> Any:  # noqa: ANN401 - what models give

@@ -22,7 +22,7 @@ from spdify.pipeline.clusters import connected, require_reachable
 from spdify.rulebook import load_rules
 from spdify.zoo.examine import examine, survey_named
 from spdify.zoo.exports import candidates, export_family, load_exporter
-from spdify.zoo.memory import usable_cores
+from spdify.zoo.memory import default_budget_gb, usable_cores
 from spdify.zoo.names import family_of, model_names
 from spdify.zoo.ray_workers import RayWorkers
 from spdify.zoo.records import (
@@ -184,7 +184,7 @@ class _Sweep:
             return
         known: dict[str, float] = {}
         jobs = [Job(name, partial(_examine_job, name, self.rulebook, known, self.settings.seed)) for name in left]
-        with closing(self.workers.run(jobs, partial(_warm_up, self.rulebook))) as ended:
+        with closing(self.workers.run(jobs, partial(_warm_up, self.rulebook, self.workers.limits.memory_gb))) as ended:
             for end in ended:
                 record, proofs = _record_of(end)
                 known.update(proofs)  # workers that are forked from now on have them
@@ -210,13 +210,13 @@ class _Sweep:
                 self.progress.ended(end.name, record.outcome)
 
 
-def _warm_up(rulebook: Rulebook) -> None:
+def _warm_up(rulebook: Rulebook, memory_gb: float) -> None:
     """Load all that is loaded at first use, on one thread: a fork does not take a pool of threads along.
 
     No gradients here: PyTorch refuses them in workers forked from a process that has computed some.
 
     Raises:
-        UsageError: This process has computed gradients.
+        UsageError: This process has computed gradients, or a worker cannot even start within its memory.
     """
     torch.set_num_threads(1)
     loaded, before = survey_named(WARM_UP, seed=0, kinds=rulebook.kinds)
@@ -224,7 +224,9 @@ def _warm_up(rulebook: Rulebook) -> None:
     take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
     gc.collect()
     gc.freeze()  # what is there is looked at no more, so that its pages stay shared
-    (probe,) = Workers(Limits()).run([Job("probe", _probe)])
+    (probe,) = Workers(Limits(memory_gb=memory_gb or default_budget_gb())).run([Job("probe", _probe)])
+    if probe.failure == "memory":
+        raise UsageError(f"cannot sweep: a worker that does nothing {probe.detail}", hint="Give more by --memory.")
     if probe.payload is None:
         raise UsageError(
             "cannot sweep from this process: it has computed gradients, after which its workers cannot",

@@ -91,12 +91,14 @@ class Workers:
         self._running: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._looked = 0.0
+        self._killed: set[str] = set()
 
     def run(self, jobs: Iterable[Job], prepare: Callable[[], None] | None = None) -> Generator[Ended, None, None]:
         """Run all jobs, after `prepare` has loaded what they need; close the iterator to end early, which kills them.
 
         A job that is killed because all workers together hold too much runs again later, alone; only one that exceeds
-        the budget by itself is lost to it. So the outcome does not depend on what ran beside it.
+        the budget by itself is lost to it. So does one that somebody else kills, as the system does where memory runs
+        out: only what is killed again is lost. So the outcome does not depend on what ran beside it.
         """
         if prepare is not None:
             prepare()
@@ -157,6 +159,9 @@ class Workers:
         if worker.killed_for is None and code == 0:
             return Ended(worker.job.name, bytes(worker.received), None, "", seconds, peak)
         failure = worker.killed_for or "crash"
+        if failure == "crash" and code == -signal.SIGKILL and worker.job.name not in self._killed:
+            self._killed.add(worker.job.name)
+            worker.again = True
         return Ended(worker.job.name, None, failure, self._words(failure, code), seconds, peak)
 
     def _words(self, failure: str, code: int) -> str:
@@ -164,7 +169,9 @@ class Workers:
             return f"took longer than {self.limits.timeout_s:g} s"
         if failure == "memory":
             return f"held more than {self.limits.memory_gb:g} GB"
-        return f"the worker died of {signal.Signals(-code).name}, twice" if code < 0 else f"it ended with {code}, twice"
+        if code == -signal.SIGKILL:
+            return "the worker died of SIGKILL, twice"
+        return f"the worker died of {signal.Signals(-code).name}" if code < 0 else f"the worker ended with {code}"
 
     def _enforce(self) -> None:
         """Kill what takes too long or holds too much."""

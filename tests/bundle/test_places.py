@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from spdify.bundle import check_file, write_text
+from spdify.bundle.places import write_error
 from spdify.errors import BundleError
 
 
@@ -52,3 +53,12 @@ def test_nothing_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(BundleError, match="no space left on the device"):
         write_text(tmp_path / "a" / "b.md", "text", overwrite=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), OSError("20736 requested and 16896 written")],
+    ids=["system", "numpy"],
+)
+def test_whoever_says_that_the_disk_is_full(error: OSError) -> None:
+    assert "no space left on the device" in write_error(Path("out"), error).message

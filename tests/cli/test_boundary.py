@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -44,6 +46,33 @@ def test_expected_fault_with_debug() -> None:
     assert "Traceback" in result.stderr
     assert "error: Cannot" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Resource temporarily unavailable"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=["Python", "PyTorch", "a thread", "the system"],
+)
+def test_memory_that_runs_out(error: Exception, spdify: Spdify, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("spdify.pipeline.inspect", fail)
+    assert spdify("inspect", "resnet18", code=1).stderr.startswith("error: cannot go on: not enough memory\n")
+
+
+@pytest.mark.usefixtures("crash")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_fails_after_a_request_to_end_is_no_fault(
+    number: signal.Signals, code: int, spdify: Spdify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spdify.cli.signals._came", [int(number)])
+    assert spdify("inspect", "resnet18", code=code).stderr == "error: interrupted; nothing was left half-written\n"
 
 
 def test_debug_does_not_stay(spdify: Spdify) -> None:

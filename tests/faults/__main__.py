@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.faults.forked import import_libraries
 from tests.faults.parts import PARTS
 from tests.faults.trials import read_trials, run_part, table
 
@@ -25,6 +26,7 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    import_libraries()
     for name in asked.parts or PARTS:
         part, started = PARTS[name], time.monotonic()
         count = asked.count or (part.short if asked.short else part.full)

@@ -55,6 +55,19 @@ def test_proof_of_a_proof_is_the_same(net: nn.Module, convert: Callable) -> None
     assert conversion.prove() == conversion.prove()
 
 
+@pytest.mark.parametrize("place", ["proof._run_copy", "comparison.Comparison._run_original", "liveness._judge_sites"])
+def test_memory_that_runs_out_is_no_finding(
+    place: str, net: nn.Module, convert: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    conversion = convert(net)
+    monkeypatch.setattr(f"spdify.verification.{place}", starved)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        conversion.prove()
+
+
 def broken_weights(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable:
     real = ReplaceStridedConv.weights
 

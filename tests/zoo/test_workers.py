@@ -5,11 +5,16 @@ import signal
 import sys
 import time
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 
 from spdify.zoo.memory import GIGABYTE, resident_bytes
 from spdify.zoo.workers import Ended, Job, Limits, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -62,6 +67,32 @@ def test_a_lost_job_takes_no_other_with_it() -> None:
     }  # fmt: skip
     assert "SIGKILL" in ends["killed"].detail
     assert "1 s" in ends["hang"].detail
+
+
+def test_a_job_that_is_killed_from_outside_runs_once_more(tmp_path: Path) -> None:
+    def once() -> bytes:
+        if not (tmp_path / "there").exists():
+            (tmp_path / "there").touch()
+            killed()
+        return b"fine"
+
+    (end,) = run(Job("once", once)).values()
+    assert (end.payload, end.failure) == (b"fine", None)
+
+
+@pytest.mark.parametrize(("job", "times", "detail"), [(killed, 2, "SIGKILL, twice"), (raises, 1, "ended with 1")])
+def test_what_a_job_does_itself_is_a_finding_at_once(
+    job: Callable[[], bytes], times: int, detail: str, tmp_path: Path
+) -> None:
+    def counted() -> bytes:
+        with (tmp_path / "times").open("ab") as file:
+            file.write(b".")
+        return job()
+
+    (end,) = run(Job("it", counted)).values()
+    assert end.failure == "crash"
+    assert end.detail.endswith(detail)
+    assert (tmp_path / "times").stat().st_size == times
 
 
 @LINUX
