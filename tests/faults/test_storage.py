@@ -52,7 +52,7 @@ def test_what_vanishes_unnoticed_is_told(careless: Writing, tmp_path: Path) -> N
     script.write_text(CARELESS.replace("exist_ok=True", "exist_ok=False").replace("time.sleep(0.1)", "time.sleep(0.2)"))
     assert vanish(careless, "output", Moment(loading=False, share=0.5))[0] == "held"  # made again, by the same command
     script.write_text(CARELESS + "\nos.rename('out/file', 'out/other')\n", encoding="utf-8")
-    assert vanish(careless, "output", Moment(loading=False, share=0.5))[0] == "traceback"
+    assert vanish(careless, "output", Moment(loading=False, share=0.5))[0] in {"traceback", "wrong"}  # as it comes
 
 
 def test_a_file_that_is_replaced_is_told(careless: Writing, tmp_path: Path) -> None:
