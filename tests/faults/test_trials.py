@@ -53,8 +53,8 @@ def test_what_is_promised(outcome: Outcome, good: bool) -> None:
     assert Trial("", "", outcome, "", 0.0).good is good
 
 
-def test_table_counts_by_fault() -> None:
+def test_table_counts_by_part() -> None:
     trials = [Trial("a", "x", "held", "", 1.0), Trial("b", "x", "wrong", "", 1.0), Trial("c", "y", "held", "", 1.0)]
-    lines = table([("made", trials)]).splitlines()
-    assert lines[2].startswith("| made | x | 2 | 1 | 0 | 1 |")
-    assert lines[4].startswith("| **all** |  | 3 | 2 | 0 | 1 |")
+    lines = table([("made", trials), ("more", trials[:1])]).splitlines()
+    assert lines[2].startswith("| made | 2 | 3 | 2 | 0 | 1 |")
+    assert lines[4].startswith("| **all** | 2 | 4 | 3 | 0 | 1 |")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -81,7 +81,7 @@ def run_part(part: Part, folder: Path, *, count: int, seed: int, jobs: int) -> l
     cases = {case.name: case for case in part.cases(count, seed)}
     torch.set_num_threads(1)  # a fork does not take a pool of threads along
     left = [Job(name, partial(_payload, case)) for name, case in cases.items() if name not in done]
-    limits = Limits(jobs=jobs, timeout_s=part.timeout_s)
+    limits = Limits(jobs=jobs, timeout_s=part.timeout_s, memory_gb=max(14.0, 4.0 * jobs))
     folder.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as lines, closing(Workers(limits).run(left)) as ended:
         for end in ended:
@@ -112,20 +112,15 @@ def read_trials(file: Path) -> Iterator[Trial]:
 
 
 def table(found: Sequence[tuple[str, Sequence[Trial]]]) -> str:
-    """Sum up the trials of all parts in a table (Markdown): a row for every fault."""
-    heads = ["part", "fault", "trials", *OUTCOMES]
-    rows = [heads, ["---", "---", *["--:"] * (len(heads) - 2)]]
-    total: Counter[str] = Counter()
-    for part, trials in found:
-        by_fault: dict[str, Counter[str]] = defaultdict(Counter)
-        for trial in trials:
-            by_fault[trial.fault][trial.outcome] += 1
-        for fault, counted in by_fault.items():
-            total.update(counted)
-            rows.append([part, fault, *_figures(counted)])
-    rows.append(["**all**", "", *_figures(total)])
+    """Sum up the trials of all parts in a table (Markdown): a row for every part, a column for every outcome."""
+    heads = ["part", "kinds of fault", "trials", *OUTCOMES]
+    rows = [heads, ["---", *["--:"] * (len(heads) - 1)]]
+    rows += [[part, *_figures(trials)] for part, trials in found]
+    rows.append(["**all**", *_figures([trial for _, trials in found for trial in trials])])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _figures(counted: Counter[str]) -> list[str]:
-    return [f"{counted.total():,}", *(f"{counted[outcome]:,}" for outcome in OUTCOMES)]
+def _figures(trials: Sequence[Trial]) -> list[str]:
+    counted = Counter(trial.outcome for trial in trials)
+    faults = len({trial.fault for trial in trials})
+    return [f"{number:,}" for number in (faults, len(trials), *(counted[outcome] for outcome in OUTCOMES))]
