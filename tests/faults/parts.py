@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.faults import random_networks
+
 if TYPE_CHECKING:
     from tests.faults.trials import Part
 
-PARTS: dict[str, Part] = {}
+PARTS: dict[str, Part] = {random_networks.PART.name: random_networks.PART}
