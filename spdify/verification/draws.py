@@ -19,8 +19,12 @@ _FILLING = frozenset({"bernoulli_", "uniform_", "normal_", "exponential_", "rand
 _LIKE = frozenset({"rand_like", "randn_like", "randint_like"})
 
 
-class DrawnByShape(TorchDispatchMode):
+class DrawnByShape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Draws what is inside in the order of a tensor's indices."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,
