@@ -310,28 +310,32 @@ def _hold_shared_norms(model: nn.Module, plan: Plan) -> None:
 def _require_equal(one: _Ran, other: _Ran, nudged: Callable[[], _Ran], tolerance: float, words: str) -> None:
     """Outputs and buffers must agree, as far as the original agrees with itself."""
     _require([y.shape for y in one.outputs] == [y.shape for y in other.outputs], f"{words}: other shapes")
-    off = _distance(one.outputs, other.outputs)
-    moved = {name: b for name, b in one.buffers.items() if name in other.buffers}
-    stale = max((_buffer_distance(name, moved, other.buffers) for name in moved), default=0.0)
-    if max(off, stale) < tolerance:
+    off = _distances(one, other)
+    if max(off.values(), default=0.0) < tolerance:
         return
-    steep = nudged()
-    allowed = max(_distance(one.outputs, steep.outputs), *(_buffer_distance(n, moved, steep.buffers) for n in moved), 0)
-    if allowed >= NOISE:  # a norm of maps that are constant: nothing but rounding comes out
-        return
-    allowed = min(max(tolerance, STEEP * allowed), LARGEST)
-    _require(off < allowed, f"{words}: outputs differ by {off:.1e}, allowed {allowed:.1e}")
-    _require(stale < allowed, f"{words}: buffers differ by {stale:.1e}, allowed {allowed:.1e}")
+    moved = _distances(one, nudged())
+    for name, distance in off.items():
+        _require_within(distance, moved[name], tolerance, f"{words}: {name} differs")
 
 
-def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Give the largest difference relative to the tensor's largest value; NaN counts as infinitely far."""
-    return max((_off(a, b, float(a.detach().abs().max())) for a, b in zip(one, other, strict=True)), default=0.0)
+def _require_within(distance: float, moved: float, tolerance: float, words: str) -> None:
+    """Compare a distance with what rounding moves; what rounding alone makes (a norm of constants) is not compared."""
+    allowed = min(max(tolerance, STEEP * moved), LARGEST)
+    _require(distance < allowed or moved >= NOISE, f"{words} by {distance:.1e}, allowed {allowed:.1e}")
+
+
+def _distances(one: _Ran, other: _Ran) -> dict[str, float]:
+    """Give how far apart outputs and buffers are, relative to the largest value of each."""
+    pairs = enumerate(zip(one.outputs, other.outputs, strict=True))
+    found = {f"output {i}": _off(a, b, float(a.detach().abs().max())) for i, (a, b) in pairs}
+    return found | {
+        name: _buffer_distance(name, one.buffers, other.buffers) for name in one.buffers if name in other.buffers
+    }
 
 
 def _off(a: Tensor, b: Tensor, scale: float) -> float:
     off = float((a - b).detach().abs().max())
-    return off / max(scale, 1e-12) if off == off else float("inf")  # noqa: PLR0124 - NaN alone is not itself
+    return off / max(scale, 1e-300) if off == off else float("inf")  # noqa: PLR0124 - NaN alone is not itself
 
 
 def _buffer_distance(name: str, one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -377,10 +381,7 @@ def _require_same_gradients(first: nn.Module, second: nn.Module, plan: Plan, see
         return
     steep = _run(first, plan, True, seed, NUDGE, backward=True)
     moved = max(_off(one.gradients[name], steep.gradients[name], scale) for name in names)
-    if moved >= NOISE:
-        return
-    allowed = min(max(tolerance, STEEP * moved), LARGEST)
-    _require(off[worst] < allowed, f"gradients: {worst} differs by {off[worst]:.1e}, allowed {allowed:.1e}")
+    _require_within(off[worst], moved, tolerance, f"gradients: {worst} differs")
 
 
 def _says_same(decision: Decision) -> bool:

@@ -78,8 +78,8 @@ COMMON = (
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("a weight", "eval: outputs differ"),
-        ("statistics", "train: buffers differ"),
+        ("a weight", "eval: output 0 differs"),
+        ("statistics", "train: norm.running_mean differs"),
         ("the original", "the original was changed"),
         ("a gradient", "gradients: norm.weight differs"),
         ("a fault", "ValueError"),
