@@ -126,6 +126,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         out = func(*args, **kwargs)
         packet = func._overloadpacket  # noqa: SLF001 - as torch.utils.flop_counter does
         self._count(packet, args, kwargs, out)
+        if self._kept and func._schema.is_mutable:  # noqa: SLF001 - as above
+            self._note_writes(func, args, kwargs)
         if self._owners.in_opaque_block:
             return out
         if packet is aten.convolution:
@@ -146,6 +148,16 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in inputs:  # noqa: SLF001
                 self.census.activation_bytes[owner] += tensor.numel() * tensor.element_size()
+
+    def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ANN401 - an operator
+        """Note the memory that an operator writes to; slices of it were taken before."""
+        arguments = func._schema.arguments  # noqa: SLF001 - it says what is written to
+        given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+        for argument in arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for tensor in tree_leaves(given.get(argument.name)):
+                    if isinstance(tensor, Tensor):
+                        self.slices.write(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
 
     def _note_conv(self, args: tuple[Any, ...], out: Tensor) -> None:
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
@@ -215,7 +227,10 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         self._kept += [x, out]  # keeps the ids from being given to other tensors
         if step != 1 and known.steps.is_spatial:
             owner = self._owners.current[0]
-            found = FoundSlice(owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle)
+            found = FoundSlice(
+                owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle,
+                storage=out.untyped_storage()._cdata,  # noqa: SLF001 - as in _count
+            )  # fmt: skip
             self.slices.add(known.source, found)
 
 

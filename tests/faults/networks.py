@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from timm.layers import pool2d_same
 from torch import nn
 
-from tests.faults.windows import Op, activation, conv, norm, pool, subsample, timm_conv
+from tests.faults.windows import Op, activation, aside, conv, norm, pool, subsample, timm_conv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,6 +102,7 @@ class _Class:
         self.draft, self.name, self.shape = draft, name, tuple(shape)
         self.init: list[str] = []
         self.body: list[str] = []
+        self.methods = ""
 
     def own(self, expression: str, name: str) -> str:
         """Hold a module or parameter; gives how to read it."""
@@ -121,7 +122,7 @@ class _Class:
             self.shape = found
         return found
 
-    def finish(self, result: str = "x", methods: str = "") -> str:
+    def finish(self, result: str = "x") -> str:
         """Write the class into the module; gives an expression that makes an instance."""
         lines = [f"class {self.name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
         lines += [f"        {line}" for line in self.init]
@@ -131,7 +132,7 @@ class _Class:
             *(f"        {line}" for line in self.body),
             f"        return {result}",
         ]
-        self.draft.classes.append("\n" + "\n".join(lines) + "\n" + methods)
+        self.draft.classes.append("\n" + "\n".join(lines) + "\n" + self.methods)
         return f"{self.name}()"
 
 
@@ -209,6 +210,8 @@ def _free(draft: _Draft, shape: Sequence[int]) -> _Class:
             _dressed(block)
         elif min(block.shape[1:]) >= SMALLEST:
             block.apply(pool(draft.choose, block.shape))
+        if draft.chance(3):
+            block.apply(aside(draft.choose, block.shape))
     return block
 
 
@@ -334,6 +337,81 @@ def _shared(draft: _Draft, shape: Sequence[int]) -> _Class:
     return block
 
 
+def _looped(draft: _Draft, shape: Sequence[int]) -> _Class:
+    """One functional call that runs again and again, in a loop, over several numbers of channels."""
+    block, dims = _block(draft, shape), len(shape) - 1
+    op = pool(draft.choose, shape, stride=(2,) * dims)
+    held, made, current = block.own("nn.ModuleList()", "convs"), [], tuple(shape)
+    for _ in range(draft.choose((2, 1, 3))):
+        layer = conv(draft.choose, current, stride=(1,) * dims)
+        after = shape_after(layer, current) if "{m}({x})" in layer.call else None
+        smaller = shape_after(op, after) if after is not None and min(after[1:]) >= SMALLEST else None
+        if smaller is not None:
+            made, current = [*made, layer.module], smaller
+    if not made or (op.module and "BlurPool" in op.module):
+        return _free(draft, shape)
+    draft.features.add("loop")
+    block.init[-1] = f"self.convs0 = nn.ModuleList([{', '.join(made)}])"
+    pooled = op.call.format(x="conv(x)", m=block.own(op.module, "pool") if op.module else "")
+    if draft.choose((True, False)) and not op.module:
+        draft.features.add("helper method")
+        block.methods = f"\n    def shrink(self, x):\n        return {op.call.format(x='x', m='')}\n"
+        pooled = "self.shrink(conv(x))"
+    block.body += [f"for conv in {held}:", f"    x = {pooled}"]
+    block.shape = current
+    return block
+
+
+def _viewed(draft: _Draft, shape: Sequence[int]) -> _Class:
+    """A slice is a view: what is done to it in place is done to the map as well."""
+    block, stride = _block(draft, shape), (2,) * (len(shape) - 1)
+    if min(shape[1:]) < SMALLEST:
+        return _free(draft, shape)
+    draft.features.add("in place on a view")
+    block.apply(_aligned(draft, shape, (1,) * len(stride), shape[0]))
+    block.apply(subsample(draft.choose, stride=stride), "x", "y")
+    block.body.append(draft.choose(("y.relu_()", "y += 1", "y = F.relu(y, inplace=True)", "y.mul_(2)", "y = y.relu()")))
+    block.apply(_aligned(draft, block.shape, stride, shape[0]))
+    if not block.body[1].count("1::2"):
+        block.body.append("x = x + y")
+    return block
+
+
+def _tied(draft: _Draft, shape: Sequence[int]) -> _Class:
+    """Two convolutions with one weight, or one module under two names."""
+    block, stride = _block(draft, shape), _strides(draft, shape)
+    op = conv(draft.choose, shape, stride=stride, out=shape[0])
+    if "parametrizations" in op.module or not op.module.startswith("nn.Conv") or block.apply(op) is None:
+        return _free(draft, shape)
+    first = block.init[0].split(" = ", 1)[0]
+    found = shape_after(op, block.shape)
+    if found is None:
+        return block
+    if draft.choose((True, False)):
+        draft.features.add("tied weight")
+        second = block.own(op.module, "conv")
+        block.init.append(f"{second}.weight = {first}.weight")
+    else:
+        draft.features.add("a module under two names")
+        second = block.own(first, "conv")
+    block.body.append(f"x = {second}(x)")
+    block.shape = found
+    return block
+
+
+def _indexed(draft: _Draft, shape: Sequence[int]) -> _Class:
+    """A max pool that gives indices, and its way back."""
+    if len(shape) != PLANE + 1 or min(shape[1:]) < SMALLEST:
+        return _free(draft, shape)
+    block = _block(draft, shape)
+    draft.features.add("indices of a pool")
+    held = block.own("nn.MaxPool2d(2, return_indices=True)", "pool")
+    call = draft.choose((f"{held}(x)", "F.max_pool2d(x, 2, return_indices=True)"))
+    block.body += [f"y, i = {call}", "x = F.max_unpool2d(y.relu(), i, 2, output_size=x.shape[-2:])"]
+    block.apply(_aligned(draft, block.shape, (2, 2), _out(draft, shape[0])))
+    return block
+
+
 def _two_modes(draft: _Draft, shape: Sequence[int]) -> _Class:
     """Something that runs in one mode alone."""
     block, stride = _block(draft, shape), _strides(draft, shape)
@@ -384,16 +462,32 @@ def _lossless(draft: _Draft, shape: Sequence[int]) -> _Class:
 
 BLOCKS = (
     _free, _free, _residual, _residual, _residual, _branches, _branches, _dense, _shuffled, _shared, _two_modes, _unit,
-    _lossless,
+    _lossless, _looped, _viewed, _tied, _indexed,
 )  # fmt: skip
 
 
 def _layers(block: _Class) -> str | None:
     """Give a block as a sequence of layers, where it is nothing else."""
     held = [line.split(" = ", 1) for line in block.init]
-    if not held or block.body != [f"x = {name}(x)" for name, _ in held]:
+    if (
+        not held
+        or any(pair[-1].startswith("self.") for pair in held)
+        or block.body != [f"x = {name}(x)" for name, _ in held]
+    ):
         return None
     return f"nn.Sequential({', '.join(made for _, made in held)})"
+
+
+def _derived(draft: _Draft, name: str) -> str:
+    """Write a class that has its forward from another one; gives an expression that makes an instance."""
+    draft.features.add("subclass")
+    own = f"Block{len(draft.classes)}"
+    draft.classes.append(
+        f"\nclass {own}({name}):\n    def forward(self, x):\n        return 0.5 * super().forward(x)\n"
+        if draft.chance(2)
+        else f"\nclass {own}({name}):\n    pass\n"
+    )
+    return f"{own}()"
 
 
 def _stage(draft: _Draft, net: _Class, name: str) -> None:
@@ -409,7 +503,7 @@ def _stage(draft: _Draft, net: _Class, name: str) -> None:
             made.append(block.finish())
         if block.shape == net.shape and draft.chance(4) and not plain:
             draft.features.add("a class twice")
-            made.append(made[-1])
+            made.append(_derived(draft, block.name) if draft.chance(2) else made[-1])
         net.shape = block.shape
     expression = made[0] if len(made) == 1 and draft.choose((True, False)) else f"nn.Sequential({', '.join(made)})"
     net.init.append(f"self.{name} = {expression}")

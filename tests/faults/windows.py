@@ -166,6 +166,30 @@ def subsample(choose: Choose, *, stride: Sequence[int]) -> Op:
     return Op(f"{{x}}[{start}]", features=("slice",) if not first else ("slice", "slice from 1"))
 
 
+def aside(choose: Choose, shape: Sequence[int]) -> Op:
+    """Make something between layers: what channels or maps go through that is neither window nor norm."""
+    channels, dims = shape[0], len(shape) - 1
+    options = ["F.pad({x}, (0, 1))", "F.pad({x}, (1, -1), value=0.5)", "2 * {x}", "{x}.flip(-1)", "{x}.clamp(-1, 1)"]
+    options += ["{x}.transpose(2, -1)", "{x} - {x}.mean(1, keepdim=True)", "torch.roll({x}, 1, 1)", "{x}.softmax(1)"]
+    options += ["{x}[:, ::2]", "{x}[..., 1:]", "torch.cat([{x}, -{x}], 1)", "F.normalize({x}, dim=1)", "{x}.abs()"]
+    options += ["{x} + {x}.amax(-1, keepdim=True)", "{x}.flatten(2).unsqueeze(-1)", "{x}.flatten(2).unflatten(2, {s})"]
+    options += ["{x}.permute(0, 1, *range(2, {x}.dim())).contiguous()", "torch.stack([{x}, {x}]).sum(0)", "-{x}"]
+    options += ["torch.where({x} > 0, {x}, 0.1 * {x})", "torch.maximum({x}, -0.5 * {x})", "{x} * {x}.sigmoid()"]
+    call = choose(options)
+    modules = [f"nn.ConvTranspose{dims}d({channels}, {choose((4, 6, channels))}, 2, stride=2)", "nn.Identity()"]
+    modules += [
+        f"nn.AdaptiveAvgPool{dims}d({choose((3, 5))})",
+        f"nn.AdaptiveMaxPool{dims}d(4)",
+        "nn.Upsample(scale_factor=2)",
+    ]
+    modules += ["nn.LocalResponseNorm(3)", "nn.GLU(1)", "nn.Upsample(scale_factor=2)"]
+    modules += [f"nn.Softmax{dims}d()" if dims == 2 else "nn.Softplus()"]
+    if choose((False, False, True)):
+        made = choose(modules)
+        return Op("{m}({x})", made, "aside", ("aside", f"aside {made[3:].split('(', maxsplit=1)[0]}"))
+    return Op(call.replace("{s}", str(list(shape[1:]))), features=("aside", f"aside {call}"))
+
+
 def norm(choose: Choose, shape: Sequence[int]) -> Op | None:
     """Make a norm, seldom none."""
     channels, dims = shape[0], len(shape) - 1
