@@ -66,13 +66,14 @@ DEFORM_CONV = "torchvision::deform_conv2d"
 
 @dataclass(frozen=True)
 class _Stepped:
-    """A strided view: of which tensor, by which steps, taken by which expression."""
+    """A strided view: of which tensor, by which steps, taken by which expression, and what was noted of it."""
 
     source: int
     steps: Steps
     shape: tuple[int, ...]
     place: CallPlace | None = None
     obstacle: str = ""
+    found: FoundSlice | None = None
 
 
 @dataclass
@@ -213,24 +214,27 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         bound = dict(zip(("x", "dim", "start", "end", "step"), args, strict=False)) | kwargs
         x, axis, step = bound["x"], bound.get("dim", 0), bound.get("step", 1)
         known = self._steps.get(id(x), _Stepped(id(x), Steps(()), tuple(x.shape)))
-        if step == 1:
-            if x.shape != out.shape:
-                return
-            self._steps[id(out)] = known
-        else:
-            start = bound.get("start") or 0
-            steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
-            place, obstacle = self._place()
-            if known.steps.axes and known.place != place:
-                obstacle = "several expressions step over the same tensor in turn"
-            self._steps[id(out)] = known = _Stepped(known.source, steps, known.shape, place, obstacle)
+        if step == 1 and x.shape != out.shape:
+            return
         self._kept += [x, out]  # keeps the ids from being given to other tensors
-        if step != 1 and known.steps.is_spatial:
-            owner = self._owners.current[0]
-            found = FoundSlice(
-                owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle,
-                storage=out.untyped_storage()._cdata,  # noqa: SLF001 - as in _count
-            )  # fmt: skip
+        if step == 1:
+            self._steps[id(out)] = known
+            return
+        start = bound.get("start") or 0
+        steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
+        place, obstacle = self._place()
+        if known.steps.axes and known.place != place:
+            obstacle = "several expressions step over the same tensor in turn"
+        elif known.found is not None:  # x[:, :, ::2, ::2, ::2] comes axis by axis
+            self.slices.drop(known.source, known.found)
+        found = FoundSlice(
+            self._owners.current[0], steps, known.shape, place=place, obstacle=obstacle,
+            storage=out.untyped_storage()._cdata,  # noqa: SLF001 - as in _count
+        )  # fmt: skip
+        self._steps[id(out)] = _Stepped(
+            known.source, steps, known.shape, place, obstacle, found if steps.is_spatial else None
+        )
+        if steps.is_spatial:
             self.slices.add(known.source, found)
 
 

@@ -92,8 +92,11 @@ class SliceBook:
 
     def add(self, source: object, found: FoundSlice) -> None:
         """Note one slice of the tensor that `source` identifies."""
-        key = (source, tuple((axis, step) for axis, _, step in found.steps.axes))
-        self._groups.setdefault(key, SliceGroup()).found.append(found)
+        self._groups.setdefault(_key(source, found), SliceGroup()).found.append(found)
+
+    def drop(self, source: object, found: FoundSlice) -> None:
+        """Forget a slice that was only a part of one: what it gives is stepped over along a further axis."""
+        self._groups[_key(source, found)].found.remove(found)
 
     def write(self, storage: int) -> None:
         """Note that memory is written to: a slice of it that was taken before sees that, or has done it."""
@@ -104,7 +107,11 @@ class SliceBook:
 
     def operations(self) -> list[Operation]:
         """Give all slices as operations."""
-        return [operation for group in self._groups.values() for operation in group.operations()]
+        return [operation for group in self._groups.values() if group.found for operation in group.operations()]
+
+
+def _key(source: object, found: FoundSlice) -> tuple[object, ...]:
+    return source, tuple((axis, step) for axis, _, step in found.steps.axes)
 
 
 def steps_of_index(index: object, shape: Shape) -> tuple[Steps, Shape, bool] | None:

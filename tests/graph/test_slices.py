@@ -58,6 +58,25 @@ def test_a_slice_along_two_axes_is_a_site(
 
 @pytest.mark.parametrize(
     "function",
+    [lambda x: x[:, ::2, ::2, ::2], lambda x: x[:, ::2][..., ::2, ::2], lambda x: x[:, 1::2][..., 1::2, ::2]],
+)
+def test_a_slice_along_three_axes_is_one_site(
+    function: Callable[[Tensor], Tensor], inputs_of: Callable[..., Inputs]
+) -> None:
+    seen = survey(Slicing(function), inputs_of(4, 16, 16))
+    assert not seen.disagreements
+    (site,) = seen.sites
+    assert site.geometry.stride == (2, 2, 2)
+
+
+def test_a_slice_of_a_volume_is_one_site(inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(Slicing(lambda x: x[:, :, ::2, ::2, ::2]), inputs_of(3, 8, 8, 8))
+    assert not seen.disagreements
+    assert [site.geometry.stride for site in seen.sites] == [(2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "function",
     [
         lambda x: x[..., ::2],  # rotary encodings
         lambda x: torch.stack([x[..., ::2], x[..., 1::2]], -1),
