@@ -461,4 +461,4 @@ def statistics(trials: Iterable[Trial]) -> dict[str, Counter[str]]:
     return found
 
 
-PART = Part("random-networks", cases, full=10_000, short=100, timeout_s=120)
+PART = Part("random_networks", cases, full=10_000, short=100, timeout_s=120)
