@@ -58,7 +58,7 @@ def _broken(change: str, model: nn.Module, plan: Plan) -> nn.Module:
         elif change == "the original":
             model.fc.bias.add_(1)  # type: ignore[union-attr,operator]
         elif change == "a gradient":
-            converted.norm.register_forward_hook(lambda _m, _a, y: y + 0.001 * (y - y.detach()))  # type: ignore[union-attr]
+            converted.norm.register_forward_hook(lambda _m, _a, y: y + 0.001 * (y - y.detach()))
         elif change == "a fault":
             raise ValueError(change)
     return converted
@@ -71,7 +71,8 @@ COMMON = (
     "slice", "functional conv", "functional max pool", "functional avg pool", "modes differ", "LPPool", "1d", "3d",
     "timm BlurPool2d", "timm StdConv2d", "timm Conv2dSame", "ceil_mode", "divisor_override", "asymmetric stride",
     "kernel below stride", "padding reflect", "padding circular", "padding replicate", "padding='same'", "gate",
-    "odd size", "channel shuffle", "channel split", "head pyramid", "head maps", "norm LayerNorm", "unit Conv",
+    "loop", "in place on a view", "tied weight", "a module under two names", "indices of a pool", "subclass", "aside",
+    "interpolate", "drop path", "odd size", "channel shuffle", "channel split", "head pyramid", "head maps", "norm LayerNorm", "unit Conv",
 )  # fmt: skip
 
 
