@@ -72,7 +72,8 @@ COMMON = (
     "timm BlurPool2d", "timm StdConv2d", "timm Conv2dSame", "ceil_mode", "divisor_override", "asymmetric stride",
     "kernel below stride", "padding reflect", "padding circular", "padding replicate", "padding='same'", "gate",
     "loop", "in place on a view", "tied weight", "a module under two names", "indices of a pool", "subclass", "aside",
-    "interpolate", "drop path", "odd size", "channel shuffle", "channel split", "head pyramid", "head maps", "norm LayerNorm", "unit Conv",
+    "interpolate", "drop path", "odd size", "channel shuffle", "channel split", "head pyramid",
+    "head maps", "norm LayerNorm", "unit Conv",
 )  # fmt: skip
 
 
