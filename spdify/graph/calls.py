@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType, FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
@@ -26,6 +26,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 RETURN_INDICES = 6  # position of that argument of F.max_pool*d
 #: Attribute of an edited class and of its edited methods: the original.
 BASE = "_spdify_base"
+#: Attribute of a method that calls blocks around another one: that one.
+AROUND = "_spdify_around"
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,17 @@ def _codes(kind: type) -> dict[CodeType, FunctionType]:
     for base in kind.__mro__[: kind.__mro__.index(nn.Module)] if issubclass(kind, nn.Module) else ():
         for value in vars(base).values():
             if isinstance(value, FunctionType):
-                for code in _nested(value.__code__):
-                    found.setdefault(code, value)
+                function = inner_method(value)
+                for code in _nested(function.__code__):
+                    found.setdefault(code, function)
     return found
+
+
+def inner_method(function: Any) -> Any:  # noqa: ANN401 - whatever a class holds
+    """Give the method that blocks were put around; any other as it is."""
+    while hasattr(function, AROUND):
+        function = getattr(function, AROUND)
+    return function
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
@@ -128,7 +138,7 @@ def _require_editable(kind: type, function: FunctionType) -> ast.FunctionDef:
         raise NoPlaceError(
             f"{kind.__name__} is a container: a block put into it would be run as one more of its modules"
         )
-    if inspect.getattr_static(kind, function.__name__, None) is not function:
+    if inner_method(inspect.getattr_static(kind, function.__name__, None)) is not function:
         raise NoPlaceError(f"{kind.__name__} overrides the method {function.__name__} that makes it, and calls that")
     return source_tree(function)
 
@@ -222,7 +232,7 @@ def find_expression(kind: type, operation: str) -> ast.Call | ast.Subscript:
         NoPlaceError: It is not there.
     """
     method, callee, number = operation.split(":")
-    function = inspect.getattr_static(kind, method, None)
+    function = inner_method(inspect.getattr_static(kind, method, None))
     if not isinstance(function, FunctionType):
         raise NoPlaceError(f"{kind.__name__} has no method {method}")
     for name, index, node in _expressions(source_tree(getattr(function, BASE, function))):

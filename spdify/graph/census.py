@@ -66,13 +66,14 @@ DEFORM_CONV = "torchvision::deform_conv2d"
 
 @dataclass(frozen=True)
 class _Stepped:
-    """A strided view: of which tensor, by which steps, taken by which expression."""
+    """A strided view: of which tensor, by which steps, taken by which expression, and what was noted of it."""
 
     source: int
     steps: Steps
     shape: tuple[int, ...]
     place: CallPlace | None = None
     obstacle: str = ""
+    found: FoundSlice | None = None
 
 
 @dataclass
@@ -126,6 +127,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         out = func(*args, **kwargs)
         packet = func._overloadpacket  # noqa: SLF001 - as torch.utils.flop_counter does
         self._count(packet, args, kwargs, out)
+        if self._kept and func._schema.is_mutable:  # noqa: SLF001 - as above
+            self._note_writes(func, args, kwargs)
         if self._owners.in_opaque_block:
             return out
         if packet is aten.convolution:
@@ -146,6 +149,16 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in inputs:  # noqa: SLF001
                 self.census.activation_bytes[owner] += tensor.numel() * tensor.element_size()
+
+    def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ANN401 - an operator
+        """Note the memory that an operator writes to; slices of it were taken before."""
+        arguments = func._schema.arguments  # noqa: SLF001 - it says what is written to
+        given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+        for argument in arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for tensor in tree_leaves(given.get(argument.name)):
+                    if isinstance(tensor, Tensor):
+                        self.slices.write(tensor.untyped_storage()._cdata)  # noqa: SLF001 - as in _count
 
     def _note_conv(self, args: tuple[Any, ...], out: Tensor) -> None:
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
@@ -201,21 +214,27 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         bound = dict(zip(("x", "dim", "start", "end", "step"), args, strict=False)) | kwargs
         x, axis, step = bound["x"], bound.get("dim", 0), bound.get("step", 1)
         known = self._steps.get(id(x), _Stepped(id(x), Steps(()), tuple(x.shape)))
-        if step == 1:
-            if x.shape != out.shape:
-                return
-            self._steps[id(out)] = known
-        else:
-            start = bound.get("start") or 0
-            steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
-            place, obstacle = self._place()
-            if known.steps.axes and known.place != place:
-                obstacle = "several expressions step over the same tensor in turn"
-            self._steps[id(out)] = known = _Stepped(known.source, steps, known.shape, place, obstacle)
+        if step == 1 and x.shape != out.shape:
+            return
         self._kept += [x, out]  # keeps the ids from being given to other tensors
-        if step != 1 and known.steps.is_spatial:
-            owner = self._owners.current[0]
-            found = FoundSlice(owner, known.steps, known.shape, place=known.place, obstacle=known.obstacle)
+        if step == 1:
+            self._steps[id(out)] = known
+            return
+        start = bound.get("start") or 0
+        steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
+        place, obstacle = self._place()
+        if known.steps.axes and known.place != place:
+            obstacle = "several expressions step over the same tensor in turn"
+        elif known.found is not None:  # x[:, :, ::2, ::2, ::2] comes axis by axis
+            self.slices.drop(known.source, known.found)
+        found = FoundSlice(
+            self._owners.current[0], steps, known.shape, place=place, obstacle=obstacle,
+            storage=out.untyped_storage()._cdata,  # noqa: SLF001 - as in _count
+        )  # fmt: skip
+        self._steps[id(out)] = _Stepped(
+            known.source, steps, known.shape, place, obstacle, found if steps.is_spatial else None
+        )
+        if steps.is_spatial:
             self.slices.add(known.source, found)
 
 

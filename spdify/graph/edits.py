@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spdify.errors import PlanError
-from spdify.graph.calls import BASE, NoPlaceError, find_expression, is_stepped, self_name, source_tree
+from spdify.graph.calls import (
+    AROUND,
+    BASE,
+    NoPlaceError,
+    find_expression,
+    inner_method,
+    is_stepped,
+    self_name,
+    source_tree,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -181,6 +190,7 @@ def _followed(method: Callable[..., Any], blocks: Sequence[str]) -> Callable[...
             result = getattr(self, name)(result)
         return result
 
+    setattr(forward, AROUND, method)
     return forward
 
 
@@ -192,6 +202,7 @@ def _preceded(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
     def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module has it
         return method(self, getattr(self, name)(x), *args, **kwargs)
 
+    setattr(forward, AROUND, method)
     return forward
 
 
@@ -334,7 +345,7 @@ class CalledExpression(nn.Module):
         node = copy.deepcopy(find_expression(kind, operation))
         names = KEPT_ARGUMENTS.get(operator, ("input",))
         _name_tensors(node, names)
-        function = inspect.getattr_static(kind, operation.split(":", maxsplit=1)[0])
+        function = inner_method(inspect.getattr_static(kind, operation.split(":", maxsplit=1)[0]))
         instance = self_name(function)
         arguments = ast.arguments(
             posonlyargs=[], args=[ast.arg(name) for name in (instance, *(f"spdify_{n}" for n in names))], kwonlyargs=[],

@@ -6,7 +6,7 @@ A slice is spatial subsampling when it steps along two axes or more; rotary and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from spdify.graph.operations import Operation
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spdify.graph.calls import CallPlace
 
 MIN_STEPPED_AXES = 2
+#: A block gives a map of its own, in the place of a view.
+WRITTEN = "it is a view of a map that is written to in place afterwards"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class FoundSlice:
         inside: Path of the composite leaf that hides it from the whole trace.
         place: The expression that takes it.
         obstacle: Why that expression cannot be edited.
+        storage: Of the memory that it is a view of; 0 where that is not known.
     """
 
     owner: str
@@ -63,6 +66,7 @@ class FoundSlice:
     inside: str = ""
     place: CallPlace | None = None
     obstacle: str = ""
+    storage: int = 0
 
 
 @dataclass
@@ -88,12 +92,26 @@ class SliceBook:
 
     def add(self, source: object, found: FoundSlice) -> None:
         """Note one slice of the tensor that `source` identifies."""
-        key = (source, tuple((axis, step) for axis, _, step in found.steps.axes))
-        self._groups.setdefault(key, SliceGroup()).found.append(found)
+        self._groups.setdefault(_key(source, found), SliceGroup()).found.append(found)
+
+    def drop(self, source: object, found: FoundSlice) -> None:
+        """Forget a slice that was only a part of one: what it gives is stepped over along a further axis."""
+        self._groups[_key(source, found)].found.remove(found)
+
+    def write(self, storage: int) -> None:
+        """Note that memory is written to: a slice of it that was taken before sees that, or has done it."""
+        for group in self._groups.values():
+            group.found = [
+                replace(one, obstacle=one.obstacle or WRITTEN) if one.storage == storage else one for one in group.found
+            ]
 
     def operations(self) -> list[Operation]:
         """Give all slices as operations."""
-        return [operation for group in self._groups.values() for operation in group.operations()]
+        return [operation for group in self._groups.values() if group.found for operation in group.operations()]
+
+
+def _key(source: object, found: FoundSlice) -> tuple[object, ...]:
+    return source, tuple((axis, step) for axis, _, step in found.steps.axes)
 
 
 def steps_of_index(index: object, shape: Shape) -> tuple[Steps, Shape, bool] | None:

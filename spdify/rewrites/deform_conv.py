@@ -75,6 +75,7 @@ class DeformConv(Rewrite[DeformConvParams]):
             "its weight is standardised, which deformable ones are not offered for": is_standardised(site),
             "its weight differs from sample to sample, which deformable ones are not offered for": bool(experts(site)),
             f"its padding is {window.padding_mode}: what is sampled outside is zero": window.padding_mode != "zeros",
+            "it pads more on one side than on the other": not _pads_alike(site),
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -102,3 +103,10 @@ class DeformConv(Rewrite[DeformConvParams]):
         with torch.device("meta"):  # names and shapes are wanted, not a block
             state = self.build(site).state_dict()
         return {name: old[name] if name in old else torch.zeros(t.shape) for name, t in state.items()}
+
+
+def _pads_alike(site: Site) -> bool:
+    """Whether its maps have the size that its padding gives: `same` adds one more behind for an even window."""
+    window = site.geometry
+    sizes = ((call.input[-window.dims :], call.output[-window.dims :]) for call in site.calls)
+    return all(tuple(window.output_size(n, axis) for axis, n in enumerate(given)) == came for given, came in sizes)

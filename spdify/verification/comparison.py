@@ -19,7 +19,16 @@ from spdify.verification.islands import find_islands
 from spdify.verification.liveness import Trial, restore_buffers
 from spdify.verification.losses import gradient_error, gradients_of, loss_error, losses_of, training_inputs
 from spdify.verification.randomised import whole_batch_statistics
-from spdify.verification.rounding import ROUNDING_SHARE, STEEP_TOLERANCE, buffer_error, nudged, nudged_weights, steep
+from spdify.verification.rounding import (
+    NOISE,
+    ROUNDING_SHARE,
+    STEEP_TOLERANCE,
+    buffer_error,
+    noise,
+    nudged,
+    nudged_weights,
+    steep,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,9 +214,12 @@ class Comparison:
             self.tolerance = ISLAND_TOLERANCE
             detail = f"the model computes in float32 at {', '.join(found[:5])}, so float64 shows no more"
             return Check(name=name, outcome="passed", value=error, tolerance=ISLAND_TOLERANCE, detail=detail)
-        if not self._trial.watched and error <= STEEP_TOLERANCE:
-            share = ROUNDING_SHARE * self._rounding(expected=expected)
-            if error <= share:
+        if not self._trial.watched:
+            rounding = self._rounding(expected=expected)
+            if rounding >= NOISE:
+                return Check(name=name, outcome="not run", value=error, detail=noise(rounding))
+            share = ROUNDING_SHARE * rounding
+            if error <= min(share, STEEP_TOLERANCE):
                 self.tolerance = share
                 return Check(name=name, outcome="passed", value=error, tolerance=share, detail=steep(share))
         return Check(name=name, outcome="failed", value=error, tolerance=MODEL_TOLERANCE, detail="outputs differ")

@@ -20,6 +20,7 @@ from spdify.errors import memory_ran_out
 from spdify.records import Check
 from spdify.sources.random_state import seeded
 from spdify.verification.compare import relative_error, tensors_of
+from spdify.verification.draws import DrawnByShape
 from spdify.verification.inside import outputs_of
 from spdify.verification.promotion import wholly_in_float64
 from spdify.verification.randomised import whole_batch_statistics
@@ -57,7 +58,7 @@ class Trial:
     def run(self, model: nn.Module, *, inputs: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None) -> Any:  # noqa: ANN401 - what models give
         """Run a model with the seed, on other inputs where some are given."""
         args, kwargs = inputs or self.inputs
-        with seeded(self.seed), wholly_in_float64() if self.promoted else nullcontext():
+        with seeded(self.seed), DrawnByShape(), wholly_in_float64() if self.promoted else nullcontext():
             return model(*args, **kwargs)
 
     def outputs(self, model: nn.Module) -> Any:  # noqa: ANN401 - what models give

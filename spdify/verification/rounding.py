@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 #: A steep network (norms over two positions, say) may turn one rounding into more than that. Where the original itself,
 #: with inputs and weights off in the last digit, moves nearly as far, it is rounding; above 1e-5 nothing excuses it.
 NUDGE, ROUNDING_SHARE, STEEP_TOLERANCE = 1e-15, 10.0, 1e-5
+#: Share of itself that rounding moves an output which is nothing but rounding: a norm of maps that are constant, say.
+NOISE = 1e-2
 
 
 def steep(share: float) -> str:
     """Say why an error is allowed to be as large as `share`."""
     return f"rounding alone moves the original by {share / ROUNDING_SHARE:.0e}: inputs and weights off by 1e-15 show it"
+
+
+def noise(share: float) -> str:
+    """Say why an output that rounding moves by as much as `share` of itself is not compared."""
+    return (
+        f"the original's output is nothing but rounding: inputs and weights off by 1e-15 move it by {share:.0e} of it"
+    )
 
 
 def nudged(values: Any, *, seed: int) -> Any:  # noqa: ANN401 - tensors, however nested

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.faults import clock, interrupts, kills, launches, memory, pipes, storage, writers
+from tests.faults import clock, interrupts, kills, launches, memory, pipes, random_networks, storage, writers
 from tests.faults.arguments import ARGUMENTS
 from tests.faults.bundles import BUNDLES
 from tests.faults.images import IMAGES
@@ -30,4 +30,5 @@ PARTS: dict[str, Part] = {
     "onnx": ONNX,
     "images": IMAGES,
     "arguments": ARGUMENTS,
+    "random_networks": random_networks.PART,
 }

@@ -343,3 +343,27 @@ def test_an_edited_call_and_a_block_behind_go_together() -> None:
     x = torch.randn(1, 2, 6, 6)
     torch.testing.assert_close(module(x), (F.avg_pool2d(x, 2) + 1) / 2)
     assert list(inspect.signature(module.forward).parameters) == ["x"]
+
+
+class Pooled(nn.Module):
+    """A functional pool in a module that blocks are put behind; its instance is not called self."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(this, x: Tensor) -> Tensor:  # noqa: N805 - some do
+        return F.max_pool2d(torch.relu(this.norm(this.conv(x))), 2)
+
+
+def test_a_call_in_a_module_with_a_block_behind_is_found() -> None:
+    model, x = nn.Sequential(Pooled(3), Pooled(4)), torch.randn(2, 3, 16, 16)
+    names = ["0#forward:max_pool2d:0", "1#forward:max_pool2d:0"]
+    gated = spdify.convert(model, example_input=x[:1], rules="se", proof="site")
+    assert [d.site.name for d in gated.plan.applied] == ["0#end:0", "1#end:0"]
+    both = spdify.convert(gated.model, example_input=x[:1], rules="spd", proof="site")
+    assert [d.site.name for d in both.plan.applied] == names
+    # Once more behind what was edited: nothing is left to convert, and all is where it was.
+    again = spdify.convert(both.model, example_input=x[:1], rules="se", proof="site")
+    assert [d.site.name for d in again.plan.applied] == ["0#end:1", "1#end:1"]
+    torch.testing.assert_close(again.model(x), model.eval()(x))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spdify.graph import survey
-from spdify.graph.slices import Steps, steps_of_index
+from spdify.graph.slices import WRITTEN, Steps, steps_of_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,25 @@ def test_a_slice_along_two_axes_is_a_site(
 
 @pytest.mark.parametrize(
     "function",
+    [lambda x: x[:, ::2, ::2, ::2], lambda x: x[:, ::2][..., ::2, ::2], lambda x: x[:, 1::2][..., 1::2, ::2]],
+)
+def test_a_slice_along_three_axes_is_one_site(
+    function: Callable[[Tensor], Tensor], inputs_of: Callable[..., Inputs]
+) -> None:
+    seen = survey(Slicing(function), inputs_of(4, 16, 16))
+    assert not seen.disagreements
+    (site,) = seen.sites
+    assert site.geometry.stride == (2, 2, 2)
+
+
+def test_a_slice_of_a_volume_is_one_site(inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(Slicing(lambda x: x[:, :, ::2, ::2, ::2]), inputs_of(3, 8, 8, 8))
+    assert not seen.disagreements
+    assert [site.geometry.stride for site in seen.sites] == [(2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "function",
     [
         lambda x: x[..., ::2],  # rotary encodings
         lambda x: torch.stack([x[..., ::2], x[..., 1::2]], -1),
@@ -96,3 +115,32 @@ def test_steps_along_one_axis_multiply() -> None:
 
 def test_an_index_with_a_tensor_is_no_plain_slice() -> None:
     assert steps_of_index((slice(None), torch.tensor([0])), (1, 3, 4, 4)) is None
+
+
+class InPlace(nn.Module):
+    """What is done in place to a slice is done to the map that it is a view of."""
+
+    def __init__(self, changed: str) -> None:
+        super().__init__()
+        self.conv, self.changed = nn.Conv2d(3, 3, 1), changed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        y = x[:, :, ::2, ::2]
+        if self.changed == "the slice":
+            y.relu_()
+        elif self.changed == "the map":
+            x[:, 0] += 1
+        elif self.changed == "a copy":
+            y = y.clone().relu_()
+        return x[:, :, :8, :8] + y
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_refused"), [("the slice", True), ("the map", True), ("a copy", False), ("nothing", False)]
+)
+def test_a_view_that_is_written_to_is_left_alone(
+    changed: str, is_refused: bool, inputs_of: Callable[..., Inputs]
+) -> None:
+    (site,) = survey(InPlace(changed), inputs_of(3, 16, 16)).sites
+    assert site.obstacles == ((WRITTEN,) if is_refused else ())

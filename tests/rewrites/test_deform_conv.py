@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from spdify.blocks import DeformableConv2d
+from spdify.graph import survey
 from spdify.rewrites import DeformConv
 from spdify.rewrites.deform_conv import DeformConvParams
+from spdify.sources import describe_inputs
 from tests.rewrites.sites import check_refused, check_transformed, site_of
 
 SIZES = [(9, 11), (8, 7)]
@@ -86,3 +88,11 @@ def test_weights_are_the_same_each_time() -> None:
     first, second = (rewrite().weights(site, old) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert first["weight"] is old["weight"]
+
+
+@pytest.mark.parametrize(("taps", "refused"), [(4, True), (3, False)])
+def test_padding_that_differs_between_sides_is_refused(taps: int, refused: bool) -> None:
+    model, inputs = nn.Sequential(nn.Conv2d(3, 4, taps, padding="same")), describe_inputs(torch.zeros(1, 3, 9, 9))
+    seen = survey(model, inputs, frozenset({"convolution"}))
+    reason = rewrite().check(seen.sites[0])
+    assert reason == ("it pads more on one side than on the other" if refused else None)

@@ -51,3 +51,21 @@ def test_a_wrong_weight_is_more_than_that(
 ) -> None:
     monkeypatch.setattr(model_proof, "apply_lazily", perturbed(size))
     assert convert(Steep(signal)).prove()["whole model, train"].outcome == "failed"
+
+
+class Constant(nn.Module):
+    """A norm of maps that are the same everywhere: what it gives is nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x).mean((2, 3), keepdim=True).expand(-1, -1, 1, 3))
+
+
+def test_an_output_that_is_rounding_alone_is_not_compared(convert: Callable) -> None:
+    checks = convert(Constant()).prove()
+    for name in ("whole model, train", "whole model, eval"):
+        assert checks[name].outcome == "not run"
+        assert checks[name].detail.startswith("the original's output is nothing but rounding")
