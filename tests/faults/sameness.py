@@ -6,7 +6,6 @@ It knows nothing of `spdify.verification`. What a plan says of channels that bec
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from spdify.records import Decision, Plan
 
 BATCH = 3
-#: Where networks are run and compared: `SPDIFY_FAULTS_DEVICE=cuda` for a GPU. They are converted as ever.
-DEVICE = os.environ.get("SPDIFY_FAULTS_DEVICE", "cpu")
 #: Of the largest value of an output. Sums in another order differ by some 1e-15 in float64, and by 1e-12 through norms
 #: over few positions; a wrong weight differs by far more.
 TOLERANCE, SINGLE = 1e-9, 1e-6
@@ -89,7 +86,7 @@ def compare(
     """
     # Without a tensor of its own, a network does not say in what precision the new ones are to be made.
     tolerance = TOLERANCE if any(t.is_floating_point() for t in source.state_dict().values()) else SINGLE
-    first, second = copy.deepcopy(source).to(DEVICE), copy.deepcopy(converted).double().to(DEVICE)
+    first, second = copy.deepcopy(source), copy.deepcopy(converted).double()
     _silence_dropout(first, plan)
     _silence_dropout(second, plan)
     for training in modes:
@@ -114,7 +111,7 @@ class _Ran:
 def _inputs(plan: Plan, seed: int, nudge: float) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((BATCH, *plan.inputs.args[0].shape[1:]), generator=generator, dtype=torch.float64)
-    return (x * (1 + nudge * torch.randn(x.shape, generator=generator, dtype=torch.float64))).to(DEVICE)
+    return x * (1 + nudge * torch.randn(x.shape, generator=generator, dtype=torch.float64))
 
 
 def _run(model: nn.Module, plan: Plan, training: bool, seed: int, nudge: float = 0.0, backward: bool = False) -> _Ran:
@@ -129,9 +126,7 @@ def _run(model: nn.Module, plan: Plan, training: bool, seed: int, nudge: float =
     gradients: dict[str, Tensor] = {}
     if backward:
         named = {"x": x, **{name: p for name, p in ran.named_parameters() if p.requires_grad}}
-        loss = sum(
-            ((y * _weights(y, seed)).sum() for y in outputs), start=torch.zeros((), dtype=torch.float64, device=DEVICE)
-        )
+        loss = sum(((y * _weights(y, seed)).sum() for y in outputs), start=torch.zeros((), dtype=torch.float64))
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         gradients = {name: g for name, g in zip(named, found, strict=True) if g is not None}
     after = {name: buffer.clone() for name, buffer in ran.named_buffers()}
@@ -142,7 +137,7 @@ def _run(model: nn.Module, plan: Plan, training: bool, seed: int, nudge: float =
 
 
 def _weights(y: Tensor, seed: int) -> Tensor:
-    return torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(DEVICE)
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _silence_dropout(model: nn.Module, plan: Plan) -> None:
