@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import timm
+from pydantic import ValidationError
 from timm.data.config import resolve_model_data_config
 
 from spdify.errors import SourceError, UsageError
@@ -43,7 +44,7 @@ def build_timm(parsed: ParsedSpec, options: BuildOptions) -> LoadedModel:
     config = find_config(parsed)
     kwargs = _requested(config, options)
     model = _create(parsed, config, kwargs, options).eval()
-    preprocessing = _preprocessing(model, kwargs, options)
+    preprocessing = _preprocessing(model, kwargs, options, parsed.canonical)
     classes = getattr(model, "num_classes", None)
     source = Source(
         spec=parsed.canonical,
@@ -143,17 +144,29 @@ def _rebuilding(parsed: ParsedSpec, config: TimmConfig, kwargs: dict[str, KwargV
     return {key: list(value) if isinstance(value, tuple) else value for key, value in recorded.items()}
 
 
-def _preprocessing(model: nn.Module, kwargs: dict[str, KwargValue], options: BuildOptions) -> Preprocessing:
-    data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    size = options.input_size or _default_size(data["input_size"], kwargs)
-    return Preprocessing(
-        input_size=size,
-        mean=_per_channel(data["mean"], size[0]),
-        std=_per_channel(data["std"], size[0]),
-        interpolation=data["interpolation"],
-        crop_pct=data["crop_pct"],
-        crop_mode=data["crop_mode"],
-    )
+def _preprocessing(model: nn.Module, kwargs: dict[str, KwargValue], options: BuildOptions, name: str) -> Preprocessing:
+    """Read how images become inputs from timm's configuration, which a folder or the hub may have brought.
+
+    Raises:
+        SourceError: It is not what it should be.
+    """
+    try:
+        data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+        size = options.input_size or _default_size(data["input_size"], kwargs)
+        return Preprocessing(
+            input_size=size,
+            mean=_per_channel(data["mean"], size[0]),
+            std=_per_channel(data["std"], size[0]),
+            interpolation=data["interpolation"],
+            crop_pct=data["crop_pct"],
+            crop_mode=data["crop_mode"],
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"]
+        raise SourceError(f"Cannot use the preprocessing of {name}: {where}: {what}.") from error
+    except (TypeError, ValueError, KeyError, AssertionError, AttributeError, IndexError, OverflowError) as error:
+        raise SourceError(f"Cannot use the preprocessing of {name}: {type(error).__name__}: {error}.") from error
 
 
 def _default_size(published: tuple[int, ...], kwargs: dict[str, KwargValue]) -> tuple[int, ...]:

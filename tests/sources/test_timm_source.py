@@ -252,3 +252,18 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(SourceError, match="not a plain file"):
         build(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("input_size", [3, 10**9, 32]), ("input_size", [3, -1, 32]), ("input_size", "wide"), ("input_size", []),
+        ("crop_pct", 2**31), ("crop_pct", "hf-hub:a/b"), ("mean", [0, 0, {"a": 1}]), ("std", 7), ("interpolation", [1]),
+    ],
+)  # fmt: skip
+def test_preprocessing_made_to_do_harm(tmp_path: Path, field: str, value: object) -> None:
+    known = {"input_size": [3, 64, 64], "mean": [0, 0, 0], "std": [1, 1, 1], "crop_pct": 1.0}
+    content = {"architecture": "test_resnet", "num_classes": 10, "pretrained_cfg": known | {field: value}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="Cannot (use the preprocessing of|build) local-dir"):
+        build(f"local-dir:{tmp_path}")
