@@ -121,7 +121,8 @@ def require_plain(file: Path) -> None:
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: What PyTorch, C++ and the system say where memory has run out; the last one of a thread that cannot be had.
 _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "Resource temporarily unavailable")
-_NO_KERNEL = "could not create a primitive"  # oneDNN; of one that there is none of it says "primitive descriptor"
+#: What oneDNN says then; of a kernel that there is none of, it says "primitive descriptor".
+_NO_KERNEL = ("could not create a primitive", "could not execute a primitive")
 
 
 def memory_ran_out(error: BaseException) -> bool:
@@ -130,7 +131,7 @@ def memory_ran_out(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and (str(error) == _NO_KERNEL or any(words in str(error) for words in _NO_MEMORY))
+        and (str(error) in _NO_KERNEL or any(words in str(error) for words in _NO_MEMORY))
     )
 
 

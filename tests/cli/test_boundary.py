@@ -54,9 +54,10 @@ def test_expected_fault_with_debug() -> None:
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("Resource temporarily unavailable"),
+        RuntimeError("could not execute a primitive"),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     ],
-    ids=["Python", "PyTorch", "a thread", "the system"],
+    ids=["Python", "PyTorch", "a thread", "oneDNN", "the system"],
 )
 def test_memory_that_runs_out(error: Exception, spdify: Spdify, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
