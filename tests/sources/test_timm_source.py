@@ -265,5 +265,5 @@ def test_preprocessing_made_to_do_harm(tmp_path: Path, field: str, value: object
     known = {"input_size": [3, 64, 64], "mean": [0, 0, 0], "std": [1, 1, 1], "crop_pct": 1.0}
     content = {"architecture": "test_resnet", "num_classes": 10, "pretrained_cfg": known | {field: value}}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(SourceError, match="Cannot (use the preprocessing of|build) local-dir"):
+    with pytest.raises(SourceError, match=r"Cannot (use the preprocessing of|build) local-dir"):
         build(f"local-dir:{tmp_path}")
