@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HUGE = 10**400
 REFUSED: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "inputs of no size": (("origin", "inputs", 0, "args", 0, "shape"), [1, 3, 0, 0]),
     "no origins": (("kernels", 0, "after", 0, "origins"), []),
     "a huge scale": (("kernels", 0, "after", 0, "scale"), [10**9, 10**9]),
     "a huge kernel": (("kernels", 0, "before", "kernel"), [10**5, 10**5]),
@@ -40,7 +41,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], Any]] = {
 SHOWN: dict[str, tuple[tuple[Any, ...], Any]] = {
     "a large input": (("decisions", 0, "site", "calls", 0, "input"), [1, 3, 2**31, 2**31]),
     "an empty input": (("decisions", 0, "site", "calls", 0, "input"), [1, 3, 0, 0]),
-    "inputs of no size": (("origin", "inputs", 0, "args", 0, "shape"), [1, 3, 0, 0]),
     "no parts before": (("parts_before",), []),
     "no sites": (("sites",), []),
     "an output of one axis": (("parts_after", 0, "output"), [7]),
