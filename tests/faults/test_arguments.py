@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 @pytest.mark.slow
 def test_a_short_campaign(tmp_path: Path) -> None:
     trials = run_part(ARGUMENTS, tmp_path, count=ARGUMENTS.short, seed=0, jobs=1)
-    assert len(trials) == ARGUMENTS.short
+    assert ARGUMENTS.short // 2 <= len(trials) <= ARGUMENTS.short  # hypothesis drops repeats
     assert not [(trial.name, trial.outcome, trial.detail) for trial in trials if not trial.good]
