@@ -12,6 +12,8 @@ from spdify.rulebook.faults import faults
 from spdify.rulebook.form import Rulebook
 
 _END = "(at end of document)"
+#: Of one line: the time that tomllib takes for a dotted key grows with the square of its parts.
+_MAX_DOTS = 500
 
 
 def parse_rulebook(data: bytes, *, name: str, file: str) -> Rulebook:
@@ -46,6 +48,11 @@ def _text(data: bytes, file: str) -> str:
 
 
 def _toml(text: str, file: str) -> dict[str, Any]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if (dots := line.count(".")) > _MAX_DOTS:
+            raise RulebookError(
+                f"cannot read rulebook {file}: expected at most {_MAX_DOTS} dots in a line, got {dots} in line {number}"
+            )
     try:
         return tomllib.loads(text)
     except RecursionError as error:

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.onnx_files import ONNX
-from tests.faults.trials import run_part
+from tests.faults.short import run_short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +12,4 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_a_short_campaign(tmp_path: Path) -> None:
-    trials = run_part(ONNX, tmp_path, count=ONNX.short, seed=0, jobs=1)
-    assert len(trials) == ONNX.short
-    assert not [(trial.name, trial.outcome, trial.detail) for trial in trials if not trial.good]
+    run_short("onnx", tmp_path)

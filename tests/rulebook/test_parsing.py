@@ -193,3 +193,8 @@ def test_other_encodings_are_named() -> None:
 @pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000])
 def test_what_breaks_the_toml_reader_is_an_error_like_others(value: str) -> None:
     assert "expected TOML" in fault(f"a = {value}")
+
+
+@pytest.mark.parametrize("text", ["[" + ".a" * 90_000 + "]", "a" + ".a" * 90_000 + " = 1"])
+def test_keys_with_parts_without_end(text: str) -> None:
+    assert "expected at most 500 dots in a line" in fault(f"{HEAD}{text}")
