@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import platform
 import socket
 from collections import deque
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def _call(run: Callable[[], Any], expected: dict[str, str]) -> Any:  # noqa: ANN
     here = _deciding_versions()
     if other := next((name for name in expected if here[name] != expected[name]), None):
         raise UsageError(
-            f"cannot run on node {os.uname().nodename}: it has {other} {here[other]}, expected {expected[other]}",
+            f"cannot run on node {platform.node()}: it has {other} {here[other]}, expected {expected[other]}",
             hint="Install the same versions on all nodes.",
         )
     return run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -364,7 +365,7 @@ def _train_there(  # noqa: PLR0913 - what to train, where
     """
     if not is_study(folder) or read_study(folder) != study:
         raise UsageError(
-            f"cannot train on node {os.uname().nodename}: it does not see the study in {folder}",
+            f"cannot train on node {platform.node()}: it does not see the study in {folder}",
             hint="Put the study on storage that all nodes share, under one path.",
         )
     torch.set_num_threads(max(1, int(cpus)))
