@@ -51,7 +51,8 @@ def _toml(text: str, file: str) -> dict[str, Any]:
     for number, line in enumerate(text.splitlines(), start=1):
         if (dots := line.count(".")) > _MAX_DOTS:
             raise RulebookError(
-                f"cannot read rulebook {file}: expected at most {_MAX_DOTS} dots in a line, got {dots} in line {number}",
+                f"cannot read rulebook {file}: expected at most {_MAX_DOTS} dots in a line, "
+                f"got {dots} in line {number}",
                 hint="A key has few parts; put a long list on several lines.",
             )
     try:
