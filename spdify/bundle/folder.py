@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from spdify.bundle.places import check_place, parents_of, real_path, write_error
+from spdify.bundle.locking import hold
+from spdify.bundle.places import STAGE, check_place, flush, parents_of, real_path, usual_access, write_error
 from spdify.bundle.reading import PLAN_FILE
 from spdify.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STAGE = ".spdify."  # begins the names of folders that are there only while a bundle is written
+_PARTIAL, _RANDOM, _NAME = ".partial", 8, 100  # ends their names; letters of mkdtemp's; of the output's name
 ANOTHER_FOLDER = "Choose another with -o DIR."
 
 
@@ -91,31 +93,42 @@ def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> 
         real = real_path(folder)
         with parents_of(real):
             home = real if _stays(real) else real.parent
-            stage = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".partial", dir=home))
-            try:
+            with _stage_in(home, real.name) as stage:
                 yield stage
-                _open_up(stage)
+                _settle(stage)
                 # Once more: another process may have finished first.
                 _check(folder, real, overwrite=overwrite, marker=marker)
                 _put_in_place(stage, real)
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
+                flush(home)
     except (OSError, SafetensorError) as error:
         raise write_error(folder, error) from error
 
 
-def _open_up(stage: Path) -> None:
-    """Give the usual permissions: mkdtemp and safetensors give the owner alone access."""
-    usual_access(stage)
-    for path in stage.rglob("*"):
+@contextmanager
+def _stage_in(home: Path, name: str) -> Iterator[Path]:
+    """Give a folder of this process's, and remove what killed ones have left of the same output."""
+    prefix = f"{STAGE}{name[:_NAME]}."
+    for left in home.glob(f"{glob.escape(prefix)}{'?' * _RANDOM}{_PARTIAL}"):
+        if (held := hold(left)) is not None:  # whoever made it is gone
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    made = Path(tempfile.mkdtemp(prefix=STAGE, dir=home))
+    held = hold(made)  # before it has the name by which others would take it for left
+    stage = made.with_name(f"{prefix}{made.name.removeprefix(STAGE)}{_PARTIAL}")
+    try:
+        yield made.rename(stage)
+    finally:
+        for folder in (made, stage):
+            shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _settle(stage: Path) -> None:
+    """Give everything the usual access, and have it on the disk."""
+    for path in (*stage.rglob("*"), stage):
         usual_access(path)
-
-
-def usual_access(path: Path) -> None:
-    """Give a file or folder the access that a new one has."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+        flush(path)
 
 
 def _put_in_place(stage: Path, folder: Path) -> None:

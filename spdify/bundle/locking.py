@@ -18,6 +18,27 @@ LOCK = ".lock"
 ATTEMPTS = 10
 
 
+def hold(folder: Path) -> int | None:
+    """Take a folder itself for this process, as long as it lives; gives what `os.close` lets go of.
+
+    None where another process has it, it is gone, or the system has no such locks.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; it is made if need be.

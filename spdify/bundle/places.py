@@ -9,10 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from spdify.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+STAGE = ".spdify."  # begins the names of what is there only while something is written
 
 
 def real_path(path: Path) -> Path:
@@ -83,14 +87,56 @@ def write_text(file: Path, text: str, *, overwrite: bool) -> None:
         BundleError: It exists and may not be replaced, or cannot be written.
     """
     check_file(file, overwrite=overwrite)
+    with staged_file(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def staged_file(file: Path) -> Iterator[Path]:
+    """Give a path that takes the place of `file`, whole and on the disk, when the block ends well.
+
+    Args:
+        file: The final place; of a link, what it points to.
+
+    Yields:
+        The path to write to; nothing is there yet.
+
+    Raises:
+        BundleError: The place cannot be written, or the disk is full.
+    """
     try:
         real = real_path(file)
-        with parents_of(real), tempfile.TemporaryDirectory(prefix=".spdify.", dir=real.parent) as stage:
+        # In a folder of its own: safetensors itself begins a file by another name, which a kill would leave behind.
+        with parents_of(real), tempfile.TemporaryDirectory(prefix=STAGE, dir=real.parent) as stage:
             part = Path(stage) / "part"
-            part.write_text(text, encoding="utf-8")
+            yield part
+            usual_access(part)
+            flush(part)
             part.replace(real)
-    except OSError as error:
+            flush(real.parent)
+    except (OSError, SafetensorError) as error:
         raise write_error(file, error) from error
+
+
+def usual_access(path: Path) -> None:
+    """Give a file or folder the access that a new one has: mkdtemp and safetensors give the owner alone access."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def flush(path: Path) -> None:
+    """Have the system put a file's content, or a folder's names, on the disk: a power cut may come next."""
+    if os.name != "posix" and path.is_dir():  # Windows opens no folders, and keeps their names by itself
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # file systems that cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_error(place: Path, error: Exception) -> BundleError:

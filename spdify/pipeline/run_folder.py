@@ -5,21 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from spdify.bundle import read_json, write_text
-from spdify.bundle.folder import STAGE, usual_access
-from spdify.bundle.places import write_error
+from spdify.bundle.places import STAGE, staged_file, write_error
 from spdify.errors import BundleError, require_plain
 from spdify.records import EpochResult, TrainingResult, TrainingRun
 from spdify.reporting.pictures import Line, line_chart
@@ -29,6 +25,7 @@ from spdify.training import Scores, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -100,17 +97,8 @@ class RunFolder:
 
     def _save_tensors(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
         """Write a file that appears when it is complete, and on the disk."""
-        try:
-            # A folder of its own: safetensors itself begins a file by another name, which a kill would leave behind.
-            with TemporaryDirectory(prefix=STAGE, dir=self.path) as stage:
-                part = Path(stage) / name
-                save_file(tensors, part, metadata=metadata)
-                with part.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                usual_access(part)
-                part.replace(self.path / name)
-        except (OSError, SafetensorError) as error:
-            raise write_error(self.path / name, error) from error
+        with staged_file(self.path / name) as part:
+            save_file(tensors, part, metadata=metadata)
 
     def history(self) -> list[EpochResult]:
         """Read the figures of the epochs that were finished; none of the weights.

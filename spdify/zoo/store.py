@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from spdify.bundle.locking import LOCK, locked
+from spdify.bundle.places import STAGE, write_text
 from spdify.errors import BundleError, UsageError
 from spdify.zoo.records import OnnxFamilyRecord, RunRecord, SessionRecord, ZooRecord
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from spdify.records import Record
 
 RESULTS, ONNX, SESSIONS, RUN = "results.jsonl", "onnx.jsonl", "sessions.jsonl", "run.json"
-PART = ".part"  # of a file that is being written
 R = TypeVar("R", ZooRecord, OnnxFamilyRecord, SessionRecord)
 
 
@@ -43,12 +43,12 @@ class RunFolder:
         """
         file = self.path / RUN
         if not file.exists():
-            if stray := sorted(p.name for p in self.path.iterdir() if p.name != LOCK and p.suffix != PART):
+            if stray := sorted(p.name for p in self.path.iterdir() if p.name != LOCK and not p.name.startswith(STAGE)):
                 raise UsageError(
                     f"cannot sweep into {self.path}: it is not empty ({', '.join(stray[:3])}) and holds no run",
                     hint="Give a new folder with -o.",
                 )
-            _write_whole(file, run.model_dump_json(indent=2) + "\n")
+            write_text(file, run.model_dump_json(indent=2) + "\n", overwrite=False)
             return
         if not resume:
             raise UsageError(
@@ -124,13 +124,6 @@ class RunFolder:
     def exports(self) -> list[OnnxFamilyRecord]:
         """Read what was exported, sorted by name."""
         return sorted(self.read(ONNX, OnnxFamilyRecord), key=lambda record: record.name)
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write a file that appears when it is complete."""
-    beside = file.with_suffix(PART)
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)
 
 
 def _first_difference(old: RunRecord, new: RunRecord) -> str:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +50,51 @@ def test_leaves_nothing_when_it_fails(tmp_path: Path, fault: type[BaseException]
     assert list(tmp_path.iterdir()) == []
 
 
+def killed_while_writing(folder: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom spdify.bundle import staged_folder\n"
+        "with staged_folder(Path(sys.argv[1]), overwrite=False) as stage:\n"
+        "    (stage / 'half').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, folder], check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_process_left_of_the_same_output_goes(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path / "out")
+    killed_while_writing(tmp_path / "out.2")
+    left = {path.name for path in tmp_path.rglob("half")}
+    assert left == {"half"}
+    with staged_folder(tmp_path / "out", overwrite=False) as mine:
+        write(tmp_path / "out", "of another process")
+        assert mine.is_dir(), "whoever still writes keeps its folder"
+        assert [path.parent.name[:14] for path in tmp_path.rglob("half")] == [".spdify.out.2."]
+        shutil.rmtree(tmp_path / "out")
+    write(tmp_path / "out.2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says by the number of an open file which one it is")
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, done = tmp_path / "out", []
+
+    def note(descriptor: int) -> None:
+        done.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, out.exists()))
+
+    monkeypatch.setattr("os.fsync", note)
+    with staged_folder(out, overwrite=False) as stage:
+        (stage / "deep").mkdir()
+        (stage / "deep" / "file").touch()
+        (stage / PLAN_FILE).touch()
+    assert sorted(done[:3]) == [("deep", False), ("file", False), (PLAN_FILE, False)]
+    assert done[3:] == [(stage.name, False), (tmp_path.name, True)]
+
+
+def test_a_name_may_be_long(tmp_path: Path) -> None:
+    write(tmp_path / ("x" * 255))
+    assert content(tmp_path) == {f"{'x' * 255}/{PLAN_FILE}": "new"}
+
+
 def test_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write(tmp_path / "out")
@@ -66,7 +115,7 @@ def test_overwrite_keeps_the_old_when_the_new_fails(tmp_path: Path, fault: type[
     assert content(tmp_path) == {f"out/{PLAN_FILE}": "old", "out/model.onnx": "old"}
 
 
-@pytest.mark.parametrize("fails_at", [1, 2])
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
 @pytest.mark.parametrize("inside", [False, True])
 def test_overwrite_keeps_the_old_when_renaming_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, *, inside: bool

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import traceback
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
+import pytest
 import torch
 
 from spdify.zoo.workers import Job, Limits, Workers
@@ -83,7 +85,11 @@ def run_part(part: Part, folder: Path, *, count: int, seed: int, jobs: int) -> l
     left = [Job(name, partial(_payload, case)) for name, case in cases.items() if name not in done]
     limits = Limits(jobs=jobs, timeout_s=part.timeout_s, memory_gb=max(14.0, 4.0 * jobs))
     folder.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines, closing(Workers(limits).run(left)) as ended:
+    with (
+        own_temporary_folder(),
+        file.open("a", encoding="utf-8") as lines,
+        closing(Workers(limits).run(left)) as ended,
+    ):
         for end in ended:
             if end.payload is None:
                 outcome, detail = "hang" if end.failure == "timeout" else "crash", end.detail
@@ -93,6 +99,15 @@ def run_part(part: Part, folder: Path, *, count: int, seed: int, jobs: int) -> l
             lines.write(json.dumps(asdict(trial)) + "\n")
             lines.flush()
     return [trial for trial in read_trials(file) if trial.name in cases]
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Have what trials leave in temporary folders, killed as they are, go away at the end."""
+    with tempfile.TemporaryDirectory(prefix="spdify-faults-") as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", folder)
+        patched.setattr("tempfile.tempdir", None)
+        yield
 
 
 def _payload(case: Case) -> bytes:

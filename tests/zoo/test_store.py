@@ -83,7 +83,8 @@ def test_a_folder_of_something_else_is_refused(folder: RunFolder, run_record: Ru
 
 
 def test_what_a_killed_start_left_is_no_obstacle(folder: RunFolder, run_record: RunRecord) -> None:
-    (folder.path / "run.part").write_text("{")
+    (folder.path / ".spdify.abcdefgh").mkdir()
+    (folder.path / ".spdify.abcdefgh" / "part").write_text("{")
     folder.begin(run_record, resume=False)
     assert folder.run() == run_record
 
