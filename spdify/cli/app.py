@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -106,3 +107,14 @@ def schema(
             f"cannot print the schema of {kind!r}: there is none", hint=f"Expected one of {', '.join(kinds)}."
         )
     print_json(kinds[kind].model_json_schema())
+
+
+def _let_the_terminal_break_lines() -> None:
+    """Join the lines of each command's description: Typer keeps the breaks that the source has."""
+    for part in (app, rules_app, zoo_app):
+        for command in part.registered_commands:
+            paragraphs = (getdoc(command.callback) or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+_let_the_terminal_break_lines()

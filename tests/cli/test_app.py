@@ -48,6 +48,20 @@ def test_help_and_version(spdify: Spdify) -> None:
     assert "130 interrupted" in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", [["convert"], ["study"], ["zoo", "run"], ["rules", "check"]])
+def test_the_terminal_breaks_the_lines_of_a_description(
+    spdify: Spdify, monkeypatch: pytest.MonkeyPatch, command: list[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = spdify(*command, "--help").stdout.partition("╭")[0]
+    for paragraph in text.partition("Usage")[2].split("\n" + " " * width + "\n")[1:]:
+        lines = [line.strip() for line in paragraph.strip("\n").splitlines()]
+        firsts = [line.partition(" ")[0] for line in lines]
+        for line, word in zip(lines, firsts[1:], strict=False):
+            assert len(line) + 1 + len(word) > width - 2, f"{line!r} ends early"
+
+
 @pytest.mark.parametrize("args", [["nonsense"], ["convert"], ["convert", "a", "--nonsense"], ["inspect", "a", "b"]])
 def test_wrong_usage(spdify: Spdify, args: list[str]) -> None:
     assert "Usage" in spdify(*args, code=2).stderr
