@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request, Route
 
 SMALL = "small"  # with refusals, and an ONNX file
+PATIENCE_S = 10  # machines are shared
 PROOFS = {"resnet50": "model", "densenet121": "site", "hrnet_w18_small": "site", "vit_tiny_patch16_224": "site"}
 MODELS = (SMALL, *PROOFS)
 
@@ -142,8 +144,12 @@ class Visit:
     faults: list[str] = field(default_factory=list)
 
     def forgive(self, words: str, *, least: int = 1) -> None:
-        """Take out faults that a test has provoked; they must be there."""
-        found = [fault for fault in self.faults if words in fault]
+        """Take out faults that a test has provoked, once they are there."""
+        found: list[str] = []
+        until = time.monotonic() + PATIENCE_S
+        while len(found) < least and time.monotonic() < until:
+            self.page.wait_for_timeout(20)  # what the browser has to say comes in meanwhile
+            found = [fault for fault in self.faults if words in fault]
         assert len(found) >= least, f"no fault with {words!r} among {self.faults}"
         self.faults[:] = [fault for fault in self.faults if words not in fault]
 
@@ -155,7 +161,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     def give(file: Path, *, width: int = 1200, hash: str = "", **options: Any) -> Visit:  # noqa: A002, ANN401
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
-        context.set_default_timeout(4_000)
+        context.set_default_timeout(PATIENCE_S * 1000)
         seen = Visit(context.new_page())
         visits.append(seen)
         address = file.resolve().as_uri()
