@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from spdify.engine.binding import bind
 from spdify.engine.channels import carry_channels
 from spdify.engine.leading import choose_leaders
+from spdify.graph.obstacles import RETURNS_INDICES
 from spdify.records import Claim, Decision, LeftAlone, Plan
+from spdify.rewrites.max_pool import ReplaceMaxPool
 from spdify.rulebook import KEEP, first_match
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def make_plan(
         RulebookError: A rule names no rewrite, or gives it what it does not take.
     """
     rewrites = bind(rulebook)
+    asked = _asks_for_positions(survey)
     sites = [site for site in survey.sites if site.kind in rulebook.kinds]
     totals: Counter[Kind] = Counter(site.kind for site in sites)
     seen: Counter[str] = Counter()
@@ -46,7 +49,7 @@ def make_plan(
     for site in sites:
         rule, others = first_match(rulebook, site, index=seen[site.kind], total=totals[site.kind])
         seen[site.kind] += 1
-        decision = _decide(site, rule, others, rewrites)
+        decision = _decide(site, rule, others, rewrites, asked)
         # Where nothing is put, or an ordinary convolution stays, there is nothing to tell.
         if site.kind == "downsampling" or decision.action != "kept":
             decisions.append(decision)
@@ -80,7 +83,15 @@ def _reinitialised(decision: Decision) -> Decision:
     return decision.model_copy(update={"claim": claim})
 
 
-def _decide(site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Mapping[str, Rewrite[Any]]) -> Decision:
+def _asks_for_positions(survey: Survey) -> str:
+    """Name a pool that says where its largest values lie; empty where none does."""
+    found = (s.name for s in survey.sites if any(why.startswith(RETURNS_INDICES) for why in s.obstacles))
+    return next(found, "")
+
+
+def _decide(
+    site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Mapping[str, Rewrite[Any]], asked: str
+) -> Decision:
     """Apply one rule to one site."""
     if rule is None:
         return Decision(site=site, action="kept", reason="no rule matches")
@@ -95,4 +106,9 @@ def _decide(site: Site, rule: Rule | None, others: tuple[str, ...], rewrites: Ma
         return Decision(action="kept", reason=reason, **common)
     if (reason := rewrite.check(site)) is not None:
         return Decision(action="refused", reason=reason, **common)
-    return Decision(action="applied", claim=rewrite.claim(site), leaves=rewrite.leaves(site), **common)
+    claim = rewrite.claim(site)
+    if asked and isinstance(rewrite, ReplaceMaxPool) and claim.value == "exact":
+        # Windows that overlap give the same value twice; the tournament rounds each in its own way.
+        reason = f"equal values would differ by rounding, and {asked} says which is the first of them"
+        return Decision(action="refused", reason=reason, **common)
+    return Decision(action="applied", claim=claim, leaves=rewrite.leaves(site), **common)

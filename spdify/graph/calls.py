@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from spdify.graph.obstacles import RETURNS_INDICES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -203,7 +205,7 @@ def _require_replaceable(node: ast.Call | ast.Subscript) -> None:
     flags = [k.value for k in node.keywords if k.arg == "return_indices"]
     flags += node.args[RETURN_INDICES : RETURN_INDICES + 1]
     if any(not (isinstance(flag, ast.Constant) and not flag.value) for flag in flags):
-        raise NoPlaceError(f"it returns indices: {text}")
+        raise NoPlaceError(f"{RETURNS_INDICES}: {text}")
 
 
 def _only_steps(node: ast.Subscript) -> bool:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules import activation, dropout
 
 from spdify.graph.adapters import adapter_of, module_operator
+from spdify.graph.obstacles import RETURNS_INDICES
 from spdify.records import Layout, TensorChange
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _carry(_module: nn.Module, taken: Layout) -> Step:
 
 def _carry_spatial(module: nn.Module, taken: Layout) -> Step:
     if getattr(module, "return_indices", False):
-        _stop("it returns indices")
+        _stop(RETURNS_INDICES)
     if taken.inner != 1:
         _stop("it reads positions of a flattened map")
     return Step("carrier", taken)

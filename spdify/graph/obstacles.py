@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from spdify.records import ParamValue
 
+RETURNS_INDICES = "it returns indices"
+
 
 class ModuleFacts:
     """What makes replacing a module unsafe, and under which names it is registered."""
@@ -54,7 +56,7 @@ class ModuleFacts:
         if (more := _further_tensors(module)) and not parametrize.is_parametrized(module):
             found.append(f"it holds more than {_usual_tensors(module)}: {', '.join(more)}")
         if getattr(module, "return_indices", False):
-            found.append("it returns indices")
+            found.append(RETURNS_INDICES)
         return (*found, *self._outside(path))
 
     def _outside(self, path: str) -> list[str]:

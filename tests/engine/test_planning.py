@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
+from spdify import convert
 from spdify.records import Plan
 from spdify.rulebook import join_rulebooks, load_rulebook, parse_rulebook, with_overrides
+from spdify.verification.compare import relative_error
 from tests.engine.networks import Net, Shared
 
 if TYPE_CHECKING:
@@ -108,6 +112,41 @@ def test_obstacles_are_refused_with_their_reason(plan_for: Callable[..., Plan]) 
     assert "hooks" in found["stage.conv"].reason
     assert "parametrized" in found["down"].reason
     assert found["stage.shortcut"].action == "applied"
+
+
+class Unpooled(nn.Module):
+    """Its first pool gives equal neighbours, and its second says which of them is the first."""
+
+    def __init__(self, *, indices: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2)
+        self.first, self.second = nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, return_indices=indices)
+        self.indices = indices
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.conv(x))
+        if not self.indices:
+            return self.second(x)
+        y, where = self.second(x)
+        return functional.max_unpool2d(y, where, 2, output_size=x.shape[-2:])
+
+
+def test_max_pools_stay_where_a_pool_gives_positions(plan_for: Callable[..., Plan]) -> None:
+    def actions(rules: str, *, indices: bool) -> dict[str, str]:
+        plan = plan_for(Unpooled(indices=indices), 1, 3, 33, 35, rulebook=load_rulebook(rules))
+        return {d.site.path: d.action + (d.reason or "").partition(", and ")[2] for d in plan.decisions}
+
+    told = "refusedsecond says which is the first of them"
+    assert actions("spd", indices=True) == {"conv": "applied", "first": told, "second": "refused"}
+    assert actions("spd", indices=False) == {"conv": "applied", "first": "applied", "second": "applied"}
+    assert actions("spd-paper", indices=True)["first"] == "applied", "a mean is no claim to be the same"
+
+
+def test_a_network_that_unpools_keeps_its_function() -> None:
+    network = Unpooled(indices=True)
+    conversion = convert(network, example_input=torch.zeros(1, 3, 33, 35))
+    x = torch.randn(2, 3, 65, 67)
+    assert relative_error(network.eval()(x), conversion.model(x)) < 1e-5
 
 
 def test_the_model_itself_is_refused_as_a_site(plan_for: Callable[..., Plan]) -> None:

@@ -253,7 +253,7 @@ class Refused(nn.Module):
         return y + pooled + F.max_pool2d(*arguments) + self.plain(x)
 
     def plain(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 2)
+        return F.avg_pool2d(x, 2)
 
 
 def test_refusals_have_reasons() -> None:
@@ -262,7 +262,7 @@ def test_refusals_have_reasons() -> None:
     words = ["also runs as something", "in turn", "does more than step", "indices", "hidden"]
     assert len(reasons) == len(words)
     assert all(any(word in reason for reason in reasons.values()) for word in words), reasons
-    assert [d.site.name for d in found.plan.applied] == ["#plain:max_pool2d:0"]
+    assert [d.site.name for d in found.plan.applied] == ["#plain:avg_pool2d:0"]
 
 
 class Half(nn.Module):
