@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import json
 import os
 import shutil
 import tempfile
@@ -12,36 +12,38 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from spdify.bundle.locking import hold
 from spdify.bundle.places import STAGE, check_place, flush, parents_of, real_path, usual_access, write_error
-from spdify.bundle.reading import PLAN_FILE
+from spdify.bundle.reading import PLAN_FILE, read_bytes
 from spdify.errors import BundleError
+from spdify.records import BundleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PARTIAL, _RANDOM, _NAME = ".partial", 8, 100  # ends their names; letters of mkdtemp's; of the output's name
+    from spdify.records import Record
+
 ANOTHER_FOLDER = "Choose another with -o DIR."
 
 
-def check_output(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> None:
+def check_output(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE, kind: type[Record] = BundleRecord) -> None:
     """Make sure, before any work is done, that a folder can be written.
 
     Args:
         folder: The final place.
         overwrite: Whether a bundle that is there may be replaced; what spdify did not write never is.
         marker: Name of the file by which a folder of the same kind is known.
+        kind: What that file holds.
 
     Raises:
         BundleError: It holds something, is no folder, or cannot be written.
     """
     try:
-        _check(folder, real_path(folder), overwrite=overwrite, marker=marker)
+        _check(folder, real_path(folder), overwrite=overwrite, marker=marker, kind=kind)
     except OSError as error:
         raise write_error(folder, error) from error
 
 
-def _check(folder: Path, real: Path, *, overwrite: bool, marker: str) -> None:
+def _check(folder: Path, real: Path, *, overwrite: bool, marker: str, kind: type[Record]) -> None:
     if real.exists() and not real.is_dir():
         raise BundleError(f"cannot write to {folder}: it is not a folder", hint=ANOTHER_FOLDER)
     if real.is_dir() and _content(real):
@@ -49,12 +51,22 @@ def _check(folder: Path, real: Path, *, overwrite: bool, marker: str) -> None:
             raise BundleError(
                 f"cannot write to {folder}: it is not empty", hint="Choose another with -o DIR, or pass --overwrite."
             )
-        if not (real / marker).is_file():
+        if not _is_ours(real / marker, kind):
             raise BundleError(
-                f"cannot replace {folder}: it is not empty, and spdify did not write it (it has no {marker})",
+                f"cannot replace {folder}: it is not empty, and spdify did not write it (it has no such {marker})",
                 hint="--overwrite replaces only what spdify wrote. Choose another with -o DIR, or empty it yourself.",
             )
     check_place(folder, real / marker if _stays(real) else real)
+
+
+def _is_ours(file: Path, kind: type[Record]) -> bool:
+    """Whether a file holds what every release writes into such a record; other tools use such names too."""
+    try:
+        found = json.loads(read_bytes(file))
+    except (OSError, ValueError, RecursionError):
+        return False
+    needed = {name for name, entry in kind.model_fields.items() if entry.is_required()}
+    return isinstance(found, dict) and needed <= found.keys()
 
 
 def _content(folder: Path) -> list[Path]:
@@ -71,7 +83,9 @@ def _stays(folder: Path) -> bool:
 
 
 @contextmanager
-def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> Iterator[Path]:
+def staged_folder(
+    folder: Path, *, overwrite: bool, marker: str = PLAN_FILE, kind: type[Record] = BundleRecord
+) -> Iterator[Path]:
     """Give an empty folder that takes the name of `folder` when the block ends well, and is removed when it does not.
 
     An interrupt counts as not ending well. What was in `folder` before stays until the new one is complete. The stage
@@ -81,6 +95,7 @@ def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> 
         folder: The final place; of a link, what it points to.
         overwrite: Whether a bundle that is there may be replaced.
         marker: Name of the file by which a folder of the same kind is known.
+        kind: What that file holds.
 
     Yields:
         The folder to write to.
@@ -88,40 +103,23 @@ def staged_folder(folder: Path, *, overwrite: bool, marker: str = PLAN_FILE) -> 
     Raises:
         BundleError: The place cannot be written, something came there meanwhile, or the disk is full.
     """
-    check_output(folder, overwrite=overwrite, marker=marker)
+    check_output(folder, overwrite=overwrite, marker=marker, kind=kind)
     try:
         real = real_path(folder)
         with parents_of(real):
             home = real if _stays(real) else real.parent
-            with _stage_in(home, real.name) as stage:
+            stage = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".partial", dir=home))
+            try:
                 yield stage
                 _settle(stage)
                 # Once more: another process may have finished first.
-                _check(folder, real, overwrite=overwrite, marker=marker)
-                _put_in_place(stage, real)
+                _check(folder, real, overwrite=overwrite, marker=marker, kind=kind)
+                _put_in_place(stage, real, marker)
                 flush(home)
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise write_error(folder, error) from error
-
-
-@contextmanager
-def _stage_in(home: Path, name: str) -> Iterator[Path]:
-    """Give a folder of this process's, and remove what killed ones have left of the same output."""
-    prefix = f"{STAGE}{name[:_NAME]}."
-    for left in home.glob(f"{glob.escape(prefix)}{'?' * _RANDOM}{_PARTIAL}"):
-        if (held := hold(left)) is not None:  # whoever made it is gone
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(held)
-    made = Path(tempfile.mkdtemp(prefix=STAGE, dir=home))
-    held = hold(made)  # before it has the name by which others would take it for left
-    stage = made.with_name(f"{prefix}{made.name.removeprefix(STAGE)}{_PARTIAL}")
-    try:
-        yield made.rename(stage)
-    finally:
-        for folder in (made, stage):
-            shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
 
 
 def _settle(stage: Path) -> None:
@@ -131,9 +129,9 @@ def _settle(stage: Path) -> None:
         flush(path)
 
 
-def _put_in_place(stage: Path, folder: Path) -> None:
+def _put_in_place(stage: Path, folder: Path, marker: str) -> None:
     if stage.parent == folder:
-        _move_in(stage, folder)
+        _move_in(stage, folder, marker)
     elif folder.is_dir() and _content(folder):
         _exchange(stage, folder)
     else:
@@ -159,11 +157,15 @@ def _exchange(stage: Path, folder: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _move_in(stage: Path, folder: Path) -> None:
-    """Move the stage's files one level up; old ones step aside first and come back if that fails."""
+def _move_in(stage: Path, folder: Path, marker: str) -> None:
+    """Move the stage's files one level up; old ones step aside first and come back if that fails.
+
+    The marker goes first and comes last: whenever the process is killed, what has it is complete.
+    """
     aside = Path(tempfile.mkdtemp(prefix=STAGE, suffix=".old", dir=folder))
-    moves = [(path, aside / path.name) for path in _content(folder)]
-    moves += [(path, folder / path.name) for path in stage.iterdir()]
+    old = sorted(_content(folder), key=lambda path: path.name != marker)
+    new = sorted(stage.iterdir(), key=lambda path: path.name == marker)
+    moves = [(path, aside / path.name) for path in old] + [(path, folder / path.name) for path in new]
     try:
         for source, target in moves:
             source.rename(target)

@@ -18,41 +18,22 @@ LOCK = ".lock"
 ATTEMPTS = 10
 
 
-def hold(folder: Path) -> int | None:
-    """Take a folder itself for this process, as long as it lives; gives what `os.close` lets go of.
-
-    None where another process has it, it is gone, or the system has no such locks.
-    """
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; it is made if need be.
 
     Raises:
         UsageError: Another run holds it, or the system has no such locks.
-        BundleError: The folder cannot be made.
+        BundleError: The folder cannot be made, or holds a link.
     """
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError as error:
         raise UsageError("cannot write here: it needs file locks (Linux, macOS)") from error
     try:
-        real_path(folder).mkdir(parents=True, exist_ok=True)  # also what a link points to
+        real = real_path(folder)
+        real.mkdir(parents=True, exist_ok=True)  # also what a link points to
+        _refuse_links(folder, real)
         lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
@@ -73,3 +54,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _refuse_links(shown: Path, folder: Path) -> None:
+    """Refuse a folder that others have made so that writing its files would overwrite what is elsewhere."""
+    if (link := next((path for path in folder.iterdir() if path.is_symlink()), None)) is not None:
+        raise BundleError(
+            f"cannot write to {shown}: {link.name} in it is a link, and spdify makes none",
+            hint="What it leads to might be overwritten. Remove it, or choose another folder with -o DIR.",
+        )

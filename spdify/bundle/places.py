@@ -129,7 +129,12 @@ def flush(path: Path) -> None:
     """Have the system put a file's content, or a folder's names, on the disk: a power cut may come next."""
     if os.name != "posix" and path.is_dir():  # Windows opens no folders, and keeps their names by itself
         return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    except PermissionError:
+        if path.is_dir():  # it may be written to, and not be listed
+            return
+        raise
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,19 +72,29 @@ def read_json(file: Path, kind: type[RecordT], *, missing: str, damaged: str) ->
         BundleError: It is missing, or not what its schema says.
     """
     try:
-        require_plain(file)
-        with file.open("rb") as stream:
-            text = stream.read(MAX_RECORD_BYTES + 1)
+        text = read_bytes(file)
     except OSError as error:
         raise BundleError(f"cannot read {file}: {error.strerror or error}", hint=missing) from error
-    if len(text) > MAX_RECORD_BYTES:
-        raise BundleError(f"cannot read {file}: expected at most {MAX_RECORD_BYTES} bytes, got more", hint=damaged)
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise BundleError(f"cannot read {file}: at {key}, {first['msg']}", hint=damaged) from error
+
+
+def read_bytes(file: Path) -> bytes:
+    """Read a plain file of at most 64 MiB.
+
+    Raises:
+        OSError: It is something else, larger, or cannot be read.
+    """
+    require_plain(file)
+    with file.open("rb") as stream:
+        text = stream.read(MAX_RECORD_BYTES + 1)
+    if len(text) > MAX_RECORD_BYTES:
+        raise OSError(errno.EFBIG, f"expected at most {MAX_RECORD_BYTES} bytes, got more")
+    return text
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

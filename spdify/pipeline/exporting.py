@@ -198,12 +198,12 @@ def export(  # noqa: PLR0913 - the options of the command line
     """
     settings = settings or ExportSettings()
     folder = Path(folder)
-    check_output(folder, overwrite=overwrite, marker=EXPORT_FILE)
+    check_output(folder, overwrite=overwrite, marker=EXPORT_FILE, kind=ExportRecord)
     progress("opening the model")
     opened = open_model(model, code=code, **build)
     network = opened.model.float().cpu().eval()
     whole = choose_level("auto", measure(network, take_census(network, opened.inputs, mode="eval"))) == "model"
-    with staged_folder(folder, overwrite=overwrite, marker=EXPORT_FILE) as stage:
+    with staged_folder(folder, overwrite=overwrite, marker=EXPORT_FILE, kind=ExportRecord) as stage:
         made = []
         for form in settings.candidates:
             progress(f"writing {settings.format}, form {form}")

@@ -29,6 +29,7 @@ from spdify.pipeline.run_settings import (
 )
 from spdify.pipeline.running import train_run
 from spdify.pipeline.starting import Start, make_start, write_trained
+from spdify.records import TrainingRun
 from spdify.training import Share, make_accelerator, make_batches, pack, size_cost_of
 from spdify.training.optimizing import make_optimizer
 
@@ -87,7 +88,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     folder = RunFolder(Path(output))
     accelerator = _accelerator(training, folder)
     if accelerator.is_main_process:
-        check_output(folder.path, overwrite=overwrite, marker=RUN)
+        check_output(folder.path, overwrite=overwrite, marker=RUN, kind=TrainingRun)
     progress.step("reading the data")
     channels = _channels(model, arguments)
     options = replace(data_options or DataOptions(), channels=channels)
@@ -114,7 +115,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
             run = run_record(model, dataset, options, training, how, accelerator.num_processes, command)
             for note in (*start.notes, *class_notes(start.record, dataset)):
                 progress.note(note)
-            stage = stack.enter_context(staged_folder(folder.path, overwrite=overwrite, marker=RUN))
+            stage = stack.enter_context(staged_folder(folder.path, overwrite=overwrite, marker=RUN, kind=TrainingRun))
             (stage / RUN).write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
             write_trained(RunFolder(stage).start, start, start.network, training_of(run, start.record, epoch=0))
     accelerator.wait_for_everyone()

@@ -78,7 +78,10 @@ class RunFolder:
         return read_json(file, TrainingResult, missing=RUN_HINT, damaged=RUN_HINT) if file.exists() else None
 
     def clean(self) -> None:
-        """Remove what a killed run was writing."""
+        """Remove what a killed run was writing, and put back what had stepped aside for it."""
+        for kept in self.path.glob(f"{STAGE}*.old/*"):
+            if not (self.path / kept.name).exists():
+                kept.rename(self.path / kept.name)
         for stray in self.path.glob(f"{STAGE}*"):
             if stray.is_dir():
                 shutil.rmtree(stray, ignore_errors=True)

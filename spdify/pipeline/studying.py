@@ -188,7 +188,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     """
     folder, progress = Path(output), progress or Progress()
     refuse_other_training(study.model)
-    check_output(folder, overwrite=overwrite, marker=STUDY)
+    check_output(folder, overwrite=overwrite, marker=STUDY, kind=Study)
     _check(study, cluster)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=download))
@@ -203,7 +203,7 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     with ExitStack() as stack:
         if is_study(folder):
             stack.enter_context(locked(folder))  # nobody else may be writing what is replaced
-        stage = stack.enter_context(staged_folder(folder, overwrite=overwrite, marker=STUDY))
+        stage = stack.enter_context(staged_folder(folder, overwrite=overwrite, marker=STUDY, kind=Study))
         (stage / STUDY).write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return _go(study, folder, code, progress, dataset, cluster)
 

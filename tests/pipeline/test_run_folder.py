@@ -33,6 +33,15 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path, monkeypatch: p
     assert torch.equal(saved[0]["weight"], torch.ones(2))
 
 
+def test_what_had_stepped_aside_for_a_killed_run_comes_back(tmp_path: Path) -> None:
+    for aside, name in (("a", "best"), ("b", "last")):
+        (tmp_path / f".spdify.{aside}.old" / name).mkdir(parents=True)
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "newer").touch()
+    RunFolder(tmp_path).clean()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"best", "last", "last/newer"}
+
+
 def test_state_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
