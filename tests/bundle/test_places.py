@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
-
 import pytest
 
 from spdify.bundle import check_file, write_text
@@ -69,7 +67,7 @@ def test_whoever_says_that_the_disk_is_full(error: OSError) -> None:
 def test_a_folder_that_may_not_be_listed_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.open
 
-    def careful(path: Path, *more: Any, **named: Any) -> int:
+    def careful(path: Path, *more: int, **named: int | None) -> int:
         if path == tmp_path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return really(path, *more, **named)
