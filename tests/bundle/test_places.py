@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+
 import pytest
 
 from spdify.bundle import check_file, write_text
@@ -67,10 +68,10 @@ def test_whoever_says_that_the_disk_is_full(error: OSError) -> None:
 def test_a_folder_that_may_not_be_listed_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.open
 
-    def careful(path: Path, *more: int, **named: int | None) -> int:
+    def careful(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if path == tmp_path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return really(path, *more, **named)
+        return really(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr("os.open", careful)
     write_text(tmp_path / "page.md", "text", overwrite=False)
