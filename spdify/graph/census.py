@@ -220,13 +220,16 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         if step == 1:
             self._steps[id(out)] = known
             return
-        start = bound.get("start") or 0
-        steps = known.steps.then(axis % x.dim(), start + x.shape[axis] if start < 0 else start, step)
+        axis, start = axis % x.dim(), bound.get("start") or 0
         place, obstacle = self._place()
+        if known.steps.is_spatial and (known.place != place or axis <= known.steps.axes[-1][0]):
+            known = _Stepped(id(x), Steps(()), tuple(x.shape))  # another slice, of what the first one gives
+        steps = known.steps.then(axis, start + x.shape[axis] if start < 0 else start, step)
         if known.steps.axes and known.place != place:
             obstacle = "several expressions step over the same tensor in turn"
         elif known.found is not None:  # x[:, :, ::2, ::2, ::2] comes axis by axis
             self.slices.drop(known.source, known.found)
+            obstacle = known.obstacle or obstacle
         found = FoundSlice(
             self._owners.current[0], steps, known.shape, place=place, obstacle=obstacle,
             storage=out.untyped_storage()._cdata,  # noqa: SLF001 - as in _count

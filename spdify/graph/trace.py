@@ -222,13 +222,13 @@ class _Reader(fx.Interpreter):
         return out
 
     def _note_slice(self, x: Tensor, index: object, out: Tensor) -> None:
-        """Note a strided slice, joined with those that made `x`: x[:, :, ::2][..., ::2]."""
+        """Note a strided slice, joined with one along a single axis that made `x`: x[:, :, ::2][..., ::2]."""
         found = steps_of_index(index, tuple(x.shape))
         if found is None:
             return
         steps, shape, whole = found
         source: object = (id(x), shape)
-        if whole and id(x) in self._steps:
+        if whole and id(x) in self._steps and not self._steps[id(x)][1].is_spatial:
             source, earlier, shape = self._steps[id(x)]
             steps = earlier.joined(steps)
         if whole:

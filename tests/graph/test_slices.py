@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spdify import convert
 from spdify.graph import survey
 from spdify.graph.slices import WRITTEN, Steps, steps_of_index
 
@@ -107,6 +108,51 @@ def test_three_of_four_phases_lose_something(inputs_of: Callable[..., Inputs]) -
     seen = survey(Slicing(three), inputs_of(3, 16, 16))
     assert len(seen.sites) == 3
     assert not seen.disagreements
+
+
+class Twice(nn.Module):
+    """Slices of slices: each is a site of its own, and reads what the one before gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Slicing(lambda x: x[..., ::2, ::2]), Slicing(lambda x: x[:, :, 1::3, 1::3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class TwiceInOne(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[..., ::2, ::2]
+        return x[:, :, 1::3, 1::3]
+
+
+@pytest.mark.parametrize("model", [Twice(), TwiceInOne(), Slicing(lambda x: x[:, :, ::2, ::2][:, :, 1::3, 1::3])])
+def test_a_slice_of_a_slice_is_a_site_of_its_own(model: nn.Module, inputs_of: Callable[..., Inputs]) -> None:
+    seen = survey(model, inputs_of(3, 17, 31))
+    assert seen.disagreements == ()
+    assert [(site.geometry.stride, site.starts, site.calls[0].input) for site in seen.sites] == [
+        ((2, 2), (0, 0), (1, 3, 17, 31)),
+        ((3, 3), (1, 1), (1, 3, 9, 16)),
+    ]
+
+
+def test_slices_of_slices_keep_their_function() -> None:
+    conversion = convert(TwiceInOne(), example_input=torch.randn(1, 3, 17, 31))
+    assert len(conversion.plan.applied) == 2
+    x = torch.randn(2, 3, 20, 23)
+    assert torch.equal(conversion.model(x), x[..., ::2, ::2][:, :, 1::3, 1::3])
+
+
+def test_an_expression_that_goes_on_with_another_s_step_is_refused(inputs_of: Callable[..., Inputs]) -> None:
+    class Parted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x[:, :, ::2]
+            return x[:, :, :, ::2, ::2]
+
+    seen = survey(Parted(), inputs_of(3, 8, 8, 8))
+    assert seen.disagreements == ()
+    assert [site.obstacles for site in seen.sites] == [("several expressions step over the same tensor in turn",)]
 
 
 def test_steps_along_one_axis_multiply() -> None:
