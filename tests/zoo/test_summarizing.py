@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -82,6 +83,22 @@ def test_what_others_wrote_is_no_markup(folder: Path, make_record: Callable[...,
     text, html, *_ = (file.read_text() for file in summarize([folder], folder))
     assert r"4\*u1 > 4\*u2 \<b>\`x" in text
     assert "4*u1 &gt; 4*u2 &lt;b&gt;`x" in html
+
+
+def test_a_summary_is_not_written_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (folder / "reasons.svg").symlink_to(tmp_path / "precious")
+    with pytest.raises(BundleError, match=r"cannot write .*reasons\.svg: it is a link"):
+        summarize([folder], folder)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (folder / "summary.md").exists()
+
+
+def test_a_summary_is_not_written_to_a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "summary.html")
+    with pytest.raises(BundleError, match=r"cannot write .*summary\.html: it is not a plain file"):
+        summarize([folder], folder)
+    assert not (folder / "summary.md").exists()
 
 
 def test_the_page_names_every_rulebook(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> None:
