@@ -212,7 +212,7 @@ def test_globs_without_end() -> None:
     assert len(parse(HEAD + "".join(rules[:10])).rules) == 10
 
 
-@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "9" * 100])
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "9" * 100], ids=["long", "large"])
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -225,6 +225,7 @@ def test_globs_without_end() -> None:
         (HEAD + RULE + "match = {{ resolution.min = {} }}\n", "rule[0].match.resolution.min"),
         (HEAD + RULE + "match = {{}}\nparams.size = {}\n", "rule[0].params.size"),
     ],
+    ids=range(8),
 )
 def test_numbers_without_end(text: str, key: str, number: str) -> None:
     words = fault(text.format(number))
