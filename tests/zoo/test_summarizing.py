@@ -129,6 +129,14 @@ def test_an_export_that_failed_without_a_word(folder: Path) -> None:
     assert "| `d` | failed | `timm:d` |  |" in summarize([folder], folder)[0].read_text()
 
 
+@pytest.mark.parametrize("key", ["sites_proved", "peak_memory_bytes", "count"])
+def test_numbers_without_end_are_no_record(folder: Path, key: str) -> None:
+    file = folder / RESULTS
+    file.write_text(re.sub(rf'"{key}":\d+', f'"{key}":1{"0" * 400}', file.read_text()))
+    with pytest.raises(BundleError, match=f"cannot read .*line 1: .*{key}"):
+        summarize([folder], folder)
+
+
 def test_a_summary_is_not_written_through_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (folder / "reasons.svg").symlink_to(tmp_path / "precious")
