@@ -11,6 +11,7 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spdify.datasets.images import Files
+from spdify.datasets.paths import plain_text
 from spdify.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LAYOUT_HINT = (
     "PATH/CLASS/*.png, which is then split."
 )
 FEWEST_CLASSES = 2
+MAX_TEXT_BYTES = 64 * 2**20  # Tiny ImageNet's largest list, of the words of WordNet, has 2.6 MB
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def tiny_imagenet(root: Path, channels: int) -> Layout:
     """
     folder = root if (root / "wnids.txt").is_file() else root / "tiny-imagenet-200"
     try:
-        ids = sorted((folder / "wnids.txt").read_text().split())
-        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
-        with (folder / "val" / "val_annotations.txt").open(newline="") as stream:
-            marked = [(row[0], row[1]) for row in csv.reader(stream, delimiter="\t") if row]
-    except (OSError, IndexError, UnicodeDecodeError) as error:
+        ids = sorted(plain_text(folder / "wnids.txt", MAX_TEXT_BYTES).split())
+        lines = plain_text(folder / "words.txt", MAX_TEXT_BYTES).splitlines()
+        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        lines = plain_text(folder / "val" / "val_annotations.txt", MAX_TEXT_BYTES).splitlines()
+        marked = [(row[0], row[1]) for row in csv.reader(lines, delimiter="\t") if row]
+    except (OSError, IndexError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"cannot read Tiny ImageNet from {root}: {error}",
             hint="Fetch tiny-imagenet-200.zip (cs231n.stanford.edu), unpack it, and give its place by --data-dir.",

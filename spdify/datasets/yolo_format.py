@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -16,14 +17,48 @@ from spdify.datasets.paths import home_path, real_name
 from spdify.errors import DataError, UsageError, require_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 YAML_SUFFIXES = (".yaml", ".yml")
 KEYS = {"validation": "val", "test": "test", "train": "train"}  # in the order of preference
 MAX_YAML_BYTES = 2**19
 MAX_CLASSES = 2**16
+TAG = "tag:yaml.org,2002:"  # of what YAML itself knows
 NUMBERS = 5  # of a line: class, centre x, centre y, width, height
 YAML_HINT = "Expected a yaml with `path`, `val` (or `test`, `train`) and `names`, as YOLO's data sets have it."
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Reads text, plain numbers, true, false, null, lists and mappings; nothing that grows beyond the file.
+
+    An alias is the same object again, and costs nothing; a merge key copies. Long numbers, hexadecimal and sexagesimal
+    ones and dates stay text. A tag may stand before any text, so what reads it must take any.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_constructors: ClassVar[dict[str | None, Callable[..., Any]]] = {
+        **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (f"{TAG}str", f"{TAG}seq", f"{TAG}map", None)},
+        f"{TAG}null": lambda *_: None,
+        f"{TAG}bool": lambda self, node: self.construct_scalar(node).lower() in {"yes", "true", "on"},
+        f"{TAG}int": lambda self, node: int(self.construct_scalar(node)),
+        f"{TAG}float": lambda self, node: float(self.construct_scalar(node)),
+    }
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse merge keys; this is where PyYAML puts in what they name."""
+        for key, _ in node.value:
+            if key.tag == f"{TAG}merge":
+                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read", key.start_mark)
+
+
+for _tag, _form in {
+    "merge": r"<<",
+    "null": r"~|null|Null|NULL|",
+    "bool": r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+    "int": r"[-+]?(0|[1-9][0-9]{0,17})",
+    "float": r"[-+]?[0-9]{1,18}\.[0-9]{0,18}",
+}.items():
+    _Loader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"(?:{_form})\Z"), None)
 
 
 @dataclass(frozen=True)
@@ -104,7 +139,7 @@ def read_yaml(file: Path) -> DataYaml:
             text = stream.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
             raise DataError(f"cannot read the data yaml {file}: expected at most {MAX_YAML_BYTES} bytes, got more")
-        said = yaml.safe_load(text.decode("utf-8"))
+        said = yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506 - a safe one
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         words = " ".join(str(error).split())
         raise DataError(f"cannot read the data yaml {file}: {words}", hint=YAML_HINT) from error
@@ -113,8 +148,11 @@ def read_yaml(file: Path) -> DataYaml:
     splits = {split: _entries(file, key, said.get(key)) for split, key in KEYS.items() if said.get(key)}
     if not splits:
         raise DataError(f"cannot read the data yaml {file}: it names no images", hint=YAML_HINT)
+    path = said.get("path") or "."
+    if not isinstance(path, (str, int, float)):
+        raise DataError(f"cannot read the data yaml {file}: path is no path", hint=YAML_HINT)
     # YOLO itself has other ideas of where a relative path begins; the file's own folder is the one that moves with it.
-    root = file.parent / home_path(str(said.get("path") or "."))
+    root = file.parent / home_path(str(path))
     return DataYaml(file, root, _classes(file, said), splits, downloads="download" in said)
 
 
@@ -127,6 +165,8 @@ def _entries(file: Path, key: str, value: object) -> tuple[str, ...]:
 
 def _classes(file: Path, said: dict[Any, Any]) -> tuple[str, ...]:
     names, count = said.get("names"), said.get("nc")
+    if not isinstance(count, (int, float, type(None))):
+        raise DataError(f"cannot read the data yaml {file}: nc is no number", hint=YAML_HINT)
     if isinstance(names, dict):
         keys = [str(index) for index in range(len(names))]  # `0: cat` and `"0": cat` are the same
         named = {str(key): name for key, name in names.items()}

@@ -68,13 +68,13 @@ def document_page(title: str, markdown: str, pictures: Mapping[str, str] | None 
 
     Args:
         title: Of the window; also the heading where the text does not begin with one.
-        markdown: CommonMark with tables; HTML in it is shown as text.
+        markdown: CommonMark with tables; HTML and links in it, of which our pages have none, are shown as text.
         pictures: SVG by file name, put where the text shows that file; trusted.
 
     Raises:
         LookupError: The text shows a picture that is not given.
     """
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "reference"])
     tokens = reader.parse(markdown)
     _name_headings(tokens)
     _put_pictures(tokens, pictures or {})

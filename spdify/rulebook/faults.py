@@ -47,7 +47,10 @@ def shown(value: object) -> str:
     """Give `value` as it may stand in a message: a word for a table, and cut where it is long."""
     if isinstance(value, dict):
         return f"a table with {', '.join(map(str, value)) or 'no keys'}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of thousands of digits, nor a list with one
+        return "a number too long to be shown"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import Annotated, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from spdify.records import Kind, ParamValue, Record, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KEEP = "keep"
 """What a rule says in the place of a rewrite to leave its sites as they are."""
@@ -37,6 +40,11 @@ INSERTED = ("stage_end", "block_end", "input", "pyramid")
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _POSITION = re.compile(r"-?\d{1,9}|(-?\d{1,9})?:(-?\d{1,9})?", re.ASCII)
 _MAX_AXES = 3
+#: Of one key.
+MAX_GLOBS = 1_000
+#: Characters: the time to read a glob may grow with their square.
+MAX_GLOB = 256
+MAX_NUMBER = 2**63 - 1  # TOML's own bound, which tomllib does not hold
 
 
 def expected(what: str) -> PydanticCustomError:
@@ -45,10 +53,17 @@ def expected(what: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "{what}", {"what": what})
 
 
-def _one_or_many(value: object) -> object:
+def _one_or_many(value: object) -> Sequence[str]:
     entries = (value,) if isinstance(value, str) else value
     if not (isinstance(entries, list | tuple) and entries and all(isinstance(e, str) and e for e in entries)):
         raise expected("a string or a list of strings, none of them empty")
+    return entries
+
+
+def _globs(value: object) -> object:
+    entries = _one_or_many(value)
+    if len(entries) > MAX_GLOBS or any(len(entry) > MAX_GLOB for entry in entries):
+        raise expected(f"at most {MAX_GLOBS:,} globs of at most {MAX_GLOB} characters")
     return entries
 
 
@@ -65,7 +80,7 @@ def _operator(value: object) -> object:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_NUMBER
 
 
 def _per_axis(value: object) -> object:
@@ -76,7 +91,8 @@ def _per_axis(value: object) -> object:
 
 
 def _position(value: object) -> object:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+    text = str(value) if small else value
     if not (isinstance(text, str) and _POSITION.fullmatch(text)):
         raise expected("an index or a range, such as 0, -1, '1:' or ':2'")
     return text
@@ -85,6 +101,8 @@ def _position(value: object) -> object:
 def _param(value: object) -> object:
     if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise expected("a string, an integer, a finite number, true or false")
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise expected("an integer of 64 bits")
     return value
 
 
@@ -108,7 +126,7 @@ def _sentence(value: str) -> str:
 
 
 Name: TypeAlias = Annotated[str, BeforeValidator(_kebab)]
-Globs: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Globs: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_globs)]
 Operators: TypeAlias = Annotated[
     tuple[Annotated[OperatorName, BeforeValidator(_operator)], ...], BeforeValidator(_one_or_many)
 ]
@@ -120,8 +138,8 @@ PerAxis: TypeAlias = Annotated[int | Shape, BeforeValidator(_per_axis)]
 class Range(Record):
     """Bounds of a size in positions, both included; at least one is given."""
 
-    min: int | None = Field(default=None, ge=1, strict=True)
-    max: int | None = Field(default=None, ge=1, strict=True)
+    min: int | None = Field(default=None, ge=1, le=MAX_NUMBER, strict=True)
+    max: int | None = Field(default=None, ge=1, le=MAX_NUMBER, strict=True)
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:

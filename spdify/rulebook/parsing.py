@@ -14,6 +14,8 @@ from spdify.rulebook.form import Rulebook
 _END = "(at end of document)"
 #: Of one line: the time that tomllib takes for a dotted key grows with the square of its parts.
 _MAX_DOTS = 500
+#: Of a rulebook: each is tried on every site, and Python keeps at most 32,768 of them ready.
+_MAX_GLOBS = 10_000
 
 
 def parse_rulebook(data: bytes, *, name: str, file: str) -> Rulebook:
@@ -25,16 +27,23 @@ def parse_rulebook(data: bytes, *, name: str, file: str) -> Rulebook:
         file: Path for messages.
 
     Raises:
-        RulebookError: The data is no UTF-8, no TOML, or not in the form of a rulebook.
+        RulebookError: The data is no UTF-8, no TOML, not in the form of a rulebook, or has too many globs.
     """
     document = _toml(_text(data, file), file)
     if "name" in document:
         message = f"cannot read rulebook {file}: name: expected no such key"
         raise RulebookError(message, hint="A rulebook is called by the name of its file; `summary` says what it does.")
     try:
-        return Rulebook.model_validate({**document, "name": name}, by_name=True, by_alias=True)
+        book = Rulebook.model_validate({**document, "name": name}, by_name=True, by_alias=True)
     except ValidationError as error:
         raise RulebookError(f"cannot read rulebook {file}:\n{faults(error)}") from error
+    matches = (rule.match for rule in book.rules)
+    globs = sum(len(key or ()) for m in matches for key in (m.type, m.parent, m.path, m.exclude))
+    if globs > _MAX_GLOBS:
+        raise RulebookError(
+            f"cannot read rulebook {file}: expected at most {_MAX_GLOBS:,} globs in all rules, got {globs:,}"
+        )
+    return book
 
 
 def _text(data: bytes, file: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from spdify.errors import printable
 from spdify.reporting.figures import quantity
 from spdify.zoo import counting
 from spdify.zoo.records import OUTCOMES
@@ -50,6 +52,12 @@ def page(
     return "\n".join(parts)
 
 
+class Marked(str):
+    """Text whose marks of Markdown are meant; in a table, those of any other text are shown as they are."""
+
+    __slots__ = ()
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; the first column is text, the others are numbers where they look like it."""
     lines = [head, ["---"] * len(head), *rows]
@@ -57,12 +65,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|")
+    text = value if isinstance(value, Marked) else plain(str(value))
+    return text.replace("|", "\\|")
 
 
-def _plain(message: str) -> str:
-    """Keep what others wrote from being read as marks of Markdown."""
-    return re.sub(r"([\\`*<])", r"\\\1", message)
+def plain(text: str) -> str:
+    """Keep what others wrote from being read as marks of Markdown; an underscore within a word is none."""
+    return re.sub(r"[\\`*<&\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", _line(text))
+
+
+def code(text: str) -> Marked:
+    """Set a name of others' as code; a backtick would end it."""
+    words = _line(text).replace("`", "'")
+    return Marked(f"`{words}`" if words else "")
+
+
+def _line(text: str) -> str:
+    """Give a text on one line, without control characters."""
+    return " ".join(printable(text).split())
 
 
 def share(part: int, whole: int) -> str:
@@ -80,7 +100,7 @@ def _head(runs: Sequence[RunRecord], records: Sequence[ZooRecord], exports: Sequ
     whole = sum(r.proof == "model" for r in records)
     passed = sum(e.outcome == "passed" for e in exports)
     return (
-        f"# Zoo: {total:,} models, rulebook `{'+'.join(runs[0].settings.rules)}`\n\n"
+        f"# Zoo: {total:,} models, rulebook {code('+'.join(runs[0].settings.rules))}\n\n"
         "Written by `spdify zoo summarize` from the lines of the run; not edited by hand.\n\n"
         f"- **{share(total, wanted)}** models of the run have ended.\n"
         f"- **{share(applied, sites)}** sites are converted; **{share(proved, applied)}** of them are proved exact on "
@@ -123,7 +143,7 @@ def _sites(records: Sequence[ZooRecord]) -> str:
 
 
 def _reasons(records: Sequence[ZooRecord]) -> str:
-    rows = [[r.text, r.action, r.operator, r.sites, r.models, f"`{r.example}`"] for r in counting.reasons(records)]
+    rows = [[r.text, r.action, r.operator, r.sites, r.models, code(r.example)] for r in counting.reasons(records)]
     if not rows:
         return "## Why sites are left\n\nNone is.\n"
     return (
@@ -156,18 +176,18 @@ def _proofs(records: Sequence[ZooRecord]) -> str:
     levels = Counter(r.proof for r in converted)
     rows = [
         ["whole model, float64, reduced input", levels["model"]],
-        ["every site on its own (`site`)", levels["site"]],
+        [Marked("every site on its own (`site`)"), levels["site"]],
         ["none (failed before)", levels["none"]],
     ]
     worst = [
-        [name, f"{check.value:.1e}", f"{check.tolerance:.0e}", f"`{model}`", number]
+        [name, f"{check.value:.1e}", f"{check.tolerance:.0e}", code(model), number]
         for name, (check, model, number) in counting.worst_checks(converted).items()
         if name != "live sites"
     ]
     sites = max(converted, key=lambda r: r.worst_site_error or 0.0, default=None)
     if sites is not None and sites.worst_site_error is not None:
         number = sum(r.sites_proved for r in converted)
-        worst.insert(0, ["each site on its own", f"{sites.worst_site_error:.1e}", "1e-10", f"`{sites.name}`", number])
+        worst.insert(0, ["each site on its own", f"{sites.worst_site_error:.1e}", "1e-10", code(sites.name), number])
     outcomes = [
         [name, *(counted[o] for o in ("passed", "not run", "failed", "measured"))]
         for name, counted in counting.check_outcomes(converted).items()
@@ -192,11 +212,11 @@ def _onnx(exports: Sequence[OnnxFamilyRecord]) -> str:
         return "## ONNX\n\nNothing was exported.\n"
     counted = Counter(e.outcome for e in exports)
     rows = [
-        [f"`{e.name}`", e.outcome, f"`{e.attempts[-1].name}`" if e.attempts else "", _detail(e)]
+        [code(e.name), e.outcome, code(e.attempts[-1].name) if e.attempts else "", _detail(e)]
         for e in exports
         if e.outcome != "passed"
     ]
-    fixed = [f"`{e.attempts[-1].name}`" for e in exports if e.attempts and e.attempts[-1].dynamic_batch is False]
+    fixed = [code(e.attempts[-1].name) for e in exports if e.attempts and e.attempts[-1].dynamic_batch is False]
     text = "## ONNX\n\nOf each family the cheapest model is exported and compared with PyTorch in ONNX Runtime.\n\n"
     text += table(("outcome", "families"), counted.most_common())
     if rows:
@@ -208,8 +228,8 @@ def _onnx(exports: Sequence[OnnxFamilyRecord]) -> str:
 
 def _detail(export: OnnxFamilyRecord) -> str:
     if export.failure is not None:
-        return _plain(export.failure.message)
-    return _plain(export.attempts[-1].detail.splitlines()[0][:200]) if export.attempts else ""
+        return export.failure.message
+    return _first_line(export.attempts[-1].detail)[:200] if export.attempts else ""
 
 
 def _failures(records: Sequence[ZooRecord]) -> str:
@@ -217,15 +237,20 @@ def _failures(records: Sequence[ZooRecord]) -> str:
     if not found:
         return "## Failures\n\nNone.\n"
     rows = [
-        [stage, kind, len(models), ", ".join(f"`{r.name}`" for r in models[:EXAMPLES]), _first_line(models[0])]
+        [
+            stage,
+            kind,
+            len(models),
+            Marked(", ".join(code(r.name) for r in models[:EXAMPLES])),
+            _first_line(models[0].failure.message if models[0].failure else "")[:160],
+        ]
         for (stage, kind), models in found.items()
     ]
     return "## Failures\n\n" + table(("step", "kind", "models", "for example", "the first says"), rows)
 
 
-def _first_line(record: ZooRecord) -> str:
-    message = record.failure.message if record.failure is not None else ""
-    return _plain(message.splitlines()[0][:160]) if message else ""
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
 
 
 def _families(records: Sequence[ZooRecord], exports: Sequence[OnnxFamilyRecord]) -> str:
@@ -235,7 +260,7 @@ def _families(records: Sequence[ZooRecord], exports: Sequence[OnnxFamilyRecord])
         applied = sum(r.count("applied") for r in models)
         left = sum(r.count("kept") + r.count("refused") for r in models)
         counted = counting.outcomes(models)
-        rows.append([f"`{family}`", len(models), *counted.values(), applied, left, onnx.get(family, "")])
+        rows.append([code(family), len(models), *counted.values(), applied, left, onnx.get(family, "")])
     head = ("family", "models", *OUTCOMES, "sites converted", "sites left", "ONNX")
     return "## Families\n\n" + table(head, rows)
 
@@ -248,7 +273,7 @@ def _cost(records: Sequence[ZooRecord], sessions: Sequence[SessionRecord]) -> st
     spent = [[step, f"{seconds:.0f}", f"{seconds / len(records):.2f}"] for step, seconds in steps.most_common()]
     slowest = sorted(records, key=lambda r: -sum(r.seconds.values()))[:SLOWEST]
     rows = [
-        [f"`{r.name}`", f"{sum(r.seconds.values()):.1f}", max(r.seconds, key=r.seconds.__getitem__, default=""),
+        [code(r.name), f"{sum(r.seconds.values()):.1f}", max(r.seconds, key=r.seconds.__getitem__, default=""),
          quantity(r.before.macs) if r.before else "", _gib(r.peak_memory_bytes)]
         for r in slowest
     ]  # fmt: skip
@@ -262,7 +287,7 @@ def _cost(records: Sequence[ZooRecord], sessions: Sequence[SessionRecord]) -> st
         f"sessions: {starts}, of which {starts - len(ends)} never ended (killed); the others "
         f"took {sum(s.seconds for s in ends) / 60:.1f} minutes. "
         f"Most memory held at one time by all processes: {_gib(peak)}; "
-        f"by one worker: {_gib(largest.peak_memory_bytes)} (`{largest.name}`).\n\n"
+        f"by one worker: {_gib(largest.peak_memory_bytes)} ({code(largest.name)}).\n\n"
         + table(("step", "CPU seconds", "per model"), spent)
         + "\n"
         + table(("slowest", "CPU seconds", "longest step", "MACs", "peak memory"), rows)
@@ -275,15 +300,22 @@ def _gib(size: int | None) -> str:
 
 def _reproduce(runs: Sequence[RunRecord], sessions: Sequence[SessionRecord]) -> str:
     settings = runs[0].settings
-    options = [*(f"--rules {book}" for book in settings.rules), f"--onnx {settings.onnx}", f"--seed {settings.seed}"]
-    options += [f"--filter '{settings.filter}'"] if settings.filter != "*" else []
+    options = [*(f"--rules {_word(book)}" for book in settings.rules), f"--onnx {settings.onnx}"]
+    options += [f"--seed {settings.seed}"]
+    options += [f"--filter {_word(settings.filter)}"] if settings.filter != "*" else []
     options += [f"--source {settings.source}"] if settings.source else []
-    shards = f", one folder for each of the shards {', '.join(r.settings.shard for r in runs)}" if len(runs) > 1 else ""
+    named = plain(", ".join(r.settings.shard for r in runs))
+    shards = f", one folder for each of the shards {named}" if len(runs) > 1 else ""
     cores = sorted({s.cores for s in sessions})
-    versions = ", ".join(f"{name} {number}" for name, number in runs[0].versions.items())
+    versions = plain(", ".join(f"{name} {number}" for name, number in runs[0].versions.items()))
     return (
         "## How to run it again\n\n"
         f"```sh\nspdify zoo run -o DIR {' '.join(options)}\nspdify zoo summarize DIR\n```\n\n"
         f"With {versions}; on {', '.join(map(str, cores)) or '?'} cores{shards}. A run that was cut off goes on with "
         "`--resume`; its lines are the same, but for time and memory.\n"
     )
+
+
+def _word(text: str) -> str:
+    """Give a text as one word of a shell's line."""
+    return shlex.quote(_line(text))

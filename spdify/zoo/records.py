@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from spdify.records import Check, InputSpec, Measure, Mode, Operator, Record
+from spdify.records import Check, Count, InputSpec, Measure, Mode, Operator, Record
 from spdify.rulebook import book_names
 
 Outcome = Literal["exact", "partial", "approximate", "nothing", "failed"]
@@ -54,7 +54,7 @@ class SiteGroup(Record):
     action: Literal["applied", "kept", "refused"]
     rewrite: str = ""
     reason: str = ""
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=2**63)
     example: str
 
 
@@ -89,18 +89,18 @@ class ZooRecord(Record):
     failure: Failure | None = None
     inputs: tuple[InputSpec, ...] = ()
     sites: tuple[SiteGroup, ...] = ()
-    left_alone: dict[str, int] = Field(default_factory=dict)
+    left_alone: dict[str, Count] = Field(default_factory=dict)
     before: Measure | None = None
     after: Measure | None = None
     proof: Literal["model", "site", "none"] = "none"
     proof_note: str = ""
     proof_inputs: tuple[InputSpec, ...] = ()
-    sites_proved: int = 0
+    sites_proved: Count = 0
     worst_site_error: float | None = None
     checks: tuple[Check, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     wall_seconds: float = 0.0
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
 
     def count(self, action: str) -> int:
         """Give the number of sites with this decision."""
@@ -145,7 +145,7 @@ class OnnxFamilyRecord(Record):
     attempts: tuple[OnnxAttempt, ...] = ()
     failure: Failure | None = None
     seconds: float = 0.0
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
 
 
 class SweepSettings(Record):
@@ -168,7 +168,7 @@ class RunRecord(Record):
 
     schema_version: Literal[1] = 1
     settings: SweepSettings
-    names: int
+    names: Count
     names_sha256: str
     versions: dict[str, str]
 
@@ -191,13 +191,13 @@ class SessionRecord(Record):
     """
 
     event: Literal["start", "end"]
-    jobs: int
-    cores: int
+    jobs: Count
+    cores: Count
     memory_gb: float
     timeout_s: float
-    done: int
+    done: Count
     seconds: float = 0.0
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     cut_short: bool = False
     engine: Literal["local", "ray"] = "local"
-    nodes: int = 1
+    nodes: Count = 1

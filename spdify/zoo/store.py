@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from spdify.bundle.locking import LOCK, locked
 from spdify.bundle.places import STAGE, write_text
-from spdify.errors import BundleError, UsageError
+from spdify.errors import BundleError, UsageError, require_plain
 from spdify.zoo.records import OnnxFamilyRecord, RunRecord, SessionRecord, ZooRecord
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spdify.records import Record
 
 RESULTS, ONNX, SESSIONS, RUN = "results.jsonl", "onnx.jsonl", "sessions.jsonl", "run.json"
+MAX_BYTES = 2**28  # of a file: some 1,500 models have 3 MB
 R = TypeVar("R", ZooRecord, OnnxFamilyRecord, SessionRecord)
 
 
@@ -68,7 +69,7 @@ class RunFolder:
             BundleError: There is none, or it cannot be read.
         """
         try:
-            return RunRecord.model_validate_json((self.path / RUN).read_bytes())
+            return RunRecord.model_validate_json(self._content(RUN))
         except (OSError, ValidationError) as error:
             raise BundleError(
                 f"cannot read the run in {self.path}: {_words(error)}", hint="`spdify zoo run -o DIR` makes one."
@@ -78,7 +79,7 @@ class RunFolder:
         """Add one line, on the disk when this returns; a crash leaves all of it, or a torn end that `read` drops."""
         line = record.model_dump_json().encode() + b"\n"
         try:
-            file = os.open(self.path / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+            file = self._opened(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
             try:
                 if (written := os.write(file, line)) < len(line):
                     os.truncate(file, os.fstat(file).st_size - written)
@@ -87,28 +88,41 @@ class RunFolder:
             finally:
                 os.close(file)
         except OSError as error:
-            raise BundleError(f"cannot write {self.path / name}: {error.strerror}") from error
+            raise BundleError(f"cannot write {self.path / name}: {_words(error)}") from error
 
     def mend(self, name: str) -> None:
-        """Cut off a line that a killed process has left torn; only for the writer."""
-        file = self.path / name
-        if not file.exists():
+        """Cut off a line that a killed process has left torn; only for the writer.
+
+        Raises:
+            BundleError: The file is a link or no plain file, or cannot be read or written.
+        """
+        if not os.path.lexists(self.path / name):
             return
-        content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(file, whole)
+        try:
+            content = self._content(name)
+            whole = content.rfind(b"\n") + 1
+            file = self._opened(name, os.O_WRONLY)
+            try:
+                if whole < len(content):
+                    os.truncate(file, whole)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise BundleError(f"cannot write {self.path / name}: {_words(error)}") from error
 
     def read(self, name: str, kind: type[R]) -> list[R]:
         """Read the whole lines of a file; a torn last one is not there.
 
         Raises:
-            BundleError: A line is no such record.
+            BundleError: The file cannot be read, or a line is no such record.
         """
         file = self.path / name
         if not file.exists():
             return []
-        *lines, _torn = file.read_bytes().split(b"\n")
+        try:
+            *lines, _torn = self._content(name).split(b"\n")
+        except OSError as error:
+            raise BundleError(f"cannot read {file}: {_words(error)}") from error
         records = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -124,6 +138,23 @@ class RunFolder:
     def exports(self) -> list[OnnxFamilyRecord]:
         """Read what was exported, sorted by name."""
         return sorted(self.read(ONNX, OnnxFamilyRecord), key=lambda record: record.name)
+
+    def _content(self, name: str) -> bytes:
+        require_plain(self.path / name)
+        with (self.path / name).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"expected at most {MAX_BYTES} bytes, got more")
+        return content
+
+    def _opened(self, name: str, flags: int) -> int:
+        """Open a file of the folder to write to it: no pipe, and nothing that a link leads to."""
+        file = self.path / name
+        if file.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        if file.exists():
+            require_plain(file)
+        return os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
 
 
 def _first_difference(old: RunRecord, new: RunRecord) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spdify.bundle.places import check_file, write_text
 from spdify.errors import BundleError, UsageError
 from spdify.reporting.documents import document_page
 from spdify.reporting.pictures import bars, stacked_bars, strips
@@ -46,7 +48,7 @@ def summarize(folders: Sequence[Path], output: Path) -> list[Path]:
         What was written.
 
     Raises:
-        BundleError: A folder holds no run, or cannot be read or written.
+        BundleError: A folder holds no run, or cannot be read or written; a file to be replaced is a link.
         UsageError: The folders belong to different runs.
     """
     content = read_runs(folders)
@@ -55,13 +57,16 @@ def summarize(folders: Sequence[Path], output: Path) -> list[Path]:
     text, pictures = page(content.runs, content.records, content.exports, content.sessions), _pictures(content)
     title = f"Zoo: {len(content.records):,} models"
     texts = {PAGE: text, HTML: document_page(title, text, pictures), **pictures}
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (output / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BundleError(f"cannot write to {output}: {error.strerror}") from error
-    return [output / name for name in texts]
+    files = {output / name: text for name, text in texts.items()}
+    for file in files:
+        if os.path.islink(file):  # noqa: PTH114 - pathlib's raises where a name is too long
+            raise BundleError(
+                f"cannot write {file}: it is a link", hint="Remove it, or choose another folder with -o DIR."
+            )
+        check_file(file, overwrite=True)
+    for file, text in files.items():
+        write_text(file, text, overwrite=True)
+    return list(files)
 
 
 def read_runs(folders: Sequence[Path]) -> RunContent:

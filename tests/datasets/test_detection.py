@@ -274,6 +274,7 @@ def test_images_on_their_side(tmp_path: Path) -> None:
 
 # Files that somebody made to do harm.
 
+MERGES = "k0: &k0 {a: b}\n" + "".join(f"k{i}: &k{i} {{<<: [{f'*k{i - 1}, ' * 10}]}}\n" for i in range(1, 20))
 LAUGHS = "a: &a [x, x]\n" + "".join(f"k{i}: &k{i} [*{'a' if not i else f'k{i - 1}'}, *a]\n" for i in range(40))
 
 
@@ -288,14 +289,36 @@ LAUGHS = "a: &a [x, x]\n" + "".join(f"k{i}: &k{i} [*{'a' if not i else f'k{i - 1
         (f"val: {'x' * 10_000}\nnames: [a]", "there is nothing"),
         ("path: ~nobody-of-that-name\nval: images\nnames: [a]", "there is nothing"),
         ("#" * 2**20, "expected at most"),
+        (f"{MERGES}val: images/val\nnames: [a]", "merge keys .* are not read"),
+        (f"{LAUGHS}val: images/val\nnames: [a]\npath: *k39", "path is no path"),
+        (f"{LAUGHS}val: images/val\nnames: [a]\nnc: *k39", "nc is no number"),
+        (f"val: images/val\nnames: [a]\nnc: 0x{'f' * 5000}", "nc is no number"),
+        ("val: images/val\nnames: [!!int _]", "cannot read the data yaml"),
+        ("val: images/val\nnames: [!!timestamp x]", "could not determine a constructor"),
     ],
-    ids=range(8),
+    ids=range(14),
 )
 def test_a_yaml_made_to_do_harm(tmp_path: Path, text: str, words: str) -> None:
     folder = write_yolo(tmp_path / "yolo")
     (folder / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=words):
         opened(folder)
+
+
+@pytest.mark.parametrize("name", ["0x" + "f" * 5000, "1" + ":1" * 200_000, "1" + ":1" * 5000 + ".5", "1" * 5000])
+def test_numbers_without_end_are_names(tmp_path: Path, name: str) -> None:
+    folder = write_yolo(tmp_path / "yolo")
+    (folder / "data.yaml").write_text(f"val: images/val\nnames: [{name}, b, c]\n")
+    assert opened(folder).classes == (name, "b", "c")
+
+
+def test_plain_values_of_a_yaml_are_what_yaml_says(tmp_path: Path) -> None:
+    folder = write_yolo(tmp_path / "yolo")
+    (folder / "data.yaml").write_text(
+        "path: .\ntrain:\ntest: ~\nval: &v images/val\nminival: *v\nnc: 3\nnames: {0: 1.50, 1: -2, '2': off}\n"
+    )
+    data = opened(folder)
+    assert (data.split, data.classes) == ("validation", ("1.5", "-2", "False"))
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,26 @@ def test_tiny_imagenet_that_is_not_there(tmp_path: Path) -> None:
     assert "tiny-imagenet-200.zip" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["words.txt", "val/val_annotations.txt"])
+def test_lists_of_tiny_imagenet_that_never_end(tmp_path: Path, name: str) -> None:
+    (tmp_path / "val").mkdir()
+    for text in ("wnids.txt", "words.txt", "val/val_annotations.txt"):
+        (tmp_path / text).write_text("n01\tx\n")
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="not a plain file"):
+        tiny_imagenet(tmp_path, 3)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="not a plain file"):
+        tiny_imagenet(tmp_path, 3)
+    (tmp_path / name).unlink()
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 2**26 + 1)
+    with pytest.raises(DataError, match="more than 67108864 bytes"):
+        tiny_imagenet(tmp_path, 3)
+
+
 def test_links_that_lead_round_are_no_images(write_images: Callable[..., Path]) -> None:
     root = write_images("data", ("a", "b"), 2)
     (root / "a" / "x.png").symlink_to("x.png")

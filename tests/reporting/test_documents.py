@@ -126,17 +126,22 @@ def test_headings_have_names_and_the_sections_are_listed() -> None:
 
 
 def test_pictures_are_in_the_page_and_nothing_is_loaded() -> None:
-    text = f"{TEXT}\n[far](https://example.com) ![again](y.svg) in words\n"
+    text = f"{TEXT}\n![again](y.svg) in words\n"
     page = seen(document_page("title", text, {"x.svg": PICTURE, "y.svg": PICTURE}))
     assert len(page.all("svg")) == 2
     assert not page.all("img")
     assert not [attrs for _, attrs in page.tags if "src" in attrs or "srcset" in attrs or "xlink:href" in attrs]
     loaded = [attrs for name, attrs in page.tags if name in {"link", "image", "use", "iframe", "object", "embed"}]
     assert loaded == []
-    hrefs = [attrs["href"] for name, attrs in page.tags if name == "a" and not str(attrs["href"]).startswith("#")]
-    assert hrefs == ["other.md", "https://example.com"]
     (policy,) = [attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs]
     assert str(policy).startswith("default-src 'none'")
+
+
+def test_nothing_leads_out_of_the_page() -> None:
+    links = ("[a](http://x.example)", "<http://x.example>", "[b]", "[c][b]", "![d][b]", "[a file](other.md)")
+    page = document_page("title", "\n\n".join([*links, "[b]: http://x.example"]))
+    assert [attrs for attrs in seen(page).all("a") if not str(attrs["href"]).startswith("#")] == []
+    assert all(f"<p>{link.replace('<', '&lt;').replace('>', '&gt;')}</p>" in page for link in links)
 
 
 @pytest.mark.parametrize("name", ["y.svg", "https://example.com/x.svg", "data:image/png;base64,AAAA"])

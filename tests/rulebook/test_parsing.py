@@ -198,3 +198,36 @@ def test_what_breaks_the_toml_reader_is_an_error_like_others(value: str) -> None
 @pytest.mark.parametrize("text", ["[" + ".a" * 90_000 + "]", "a" + ".a" * 90_000 + " = 1"])
 def test_keys_with_parts_without_end(text: str) -> None:
     assert "expected at most 500 dots in a line" in fault(f"{HEAD}{text}")
+
+
+def test_globs_without_end() -> None:
+    many = [f"a{i}" for i in range(1000)]
+    assert match_of(f"{{ path = {many} }}").path == tuple(many)
+    words = "expected at most 1,000 globs of at most 256 characters, got "
+    for key in ("type", "parent", "path", "exclude"):
+        assert f"rule[0].match.{key}: {words}" in fault(f"{HEAD}{RULE}match = {{ {key} = {[*many, 'b']} }}\n")
+        assert f"rule[0].match.{key}: {words}" in fault(f"{HEAD}{RULE}match = {{ {key} = '{'[' * 257}' }}\n")
+    rules = [f"{RULE}match = {{ path = {many} }}\n".replace('"a"', f'"a{i}"') for i in range(11)]
+    assert "expected at most 10,000 globs in all rules, got 11,000" in fault(HEAD + "".join(rules))
+    assert len(parse(HEAD + "".join(rules[:10])).rules) == 10
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "9" * 100], ids=["long", "large"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("schema = {}\nsummary = 's'\n" + RULE + "match = {{}}\n", "schema"),
+        (HEAD + "group = {}\n" + RULE + "match = {{}}\n", "group"),
+        (HEAD + RULE + "match = {{ position = {} }}\n", "rule[0].match.position"),
+        (HEAD + RULE + "match = {{ path = [{}] }}\n", "rule[0].match.path"),
+        (HEAD + RULE + "match = {{ kernel = {} }}\n", "rule[0].match.kernel"),
+        (HEAD + RULE + "match = {{ stride = [1, {}] }}\n", "rule[0].match.stride"),
+        (HEAD + RULE + "match = {{ resolution.min = {} }}\n", "rule[0].match.resolution.min"),
+        (HEAD + RULE + "match = {{}}\nparams.size = {}\n", "rule[0].params.size"),
+    ],
+    ids=range(8),
+)
+def test_numbers_without_end(text: str, key: str, number: str) -> None:
+    words = fault(text.format(number))
+    assert f"  {key}: expected " in words
+    assert len(words) < 300

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -8,9 +9,10 @@ import pytest
 
 from spdify.errors import BundleError, UsageError
 from spdify.zoo.records import RunRecord, SweepSettings, ZooRecord
-from spdify.zoo.store import RESULTS, RunFolder
+from spdify.zoo.store import MAX_BYTES, RESULTS, RUN, RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -118,3 +120,45 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BundleError, match="cannot write"), RunFolder(tmp_path / "file" / "run").locked():
         pass
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "not a plain file"),
+        (os.mkdir, "not a plain file"),
+        (lambda file: file.symlink_to("/dev/zero"), "not a plain file"),
+        (lambda file: (file.touch(), os.truncate(file, MAX_BYTES + 1)), "at most 268435456 bytes"),
+    ],
+    ids=["pipe", "folder", "device", "large"],
+)
+def test_what_never_ends_is_not_read(folder: RunFolder, make: Callable[[Path], object], words: str) -> None:
+    make(folder.path / RUN)
+    with pytest.raises(BundleError, match=f"cannot read the run in .*{words}"):
+        folder.run()
+    make(folder.path / RESULTS)
+    with pytest.raises(BundleError, match=f"cannot read .*{words}"):
+        folder.results()
+    with pytest.raises(BundleError, match=f"cannot write .*{words}"):
+        folder.mend(RESULTS)
+
+
+def test_a_pipe_is_not_written_to(folder: RunFolder, records: list[ZooRecord]) -> None:
+    os.mkfifo(folder.path / RESULTS)
+    with pytest.raises(BundleError, match=r"cannot write .*results\.jsonl: it is not a plain file"):
+        folder.append(RESULTS, records[0])
+
+
+@pytest.mark.parametrize("text", [None, "", "torn"])
+def test_lines_are_not_written_through_links(
+    folder: RunFolder, records: list[ZooRecord], tmp_path_factory: pytest.TempPathFactory, text: str | None
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "precious"
+    if text is not None:
+        outside.write_text(text)
+    (folder.path / RESULTS).symlink_to(outside)
+    with pytest.raises(BundleError, match=r"cannot write .*results\.jsonl: it is a link"):
+        folder.append(RESULTS, records[0])
+    with pytest.raises(BundleError, match=r"cannot write .*results\.jsonl"):
+        folder.mend(RESULTS)
+    assert (outside.read_text() if outside.exists() else None) == text

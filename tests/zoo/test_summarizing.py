@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
+from markdown_it import MarkdownIt
 
 from spdify.errors import BundleError, UsageError
 from spdify.reporting.documents import document_page
@@ -82,6 +85,72 @@ def test_what_others_wrote_is_no_markup(folder: Path, make_record: Callable[...,
     text, html, *_ = (file.read_text() for file in summarize([folder], folder))
     assert r"4\*u1 > 4\*u2 \<b>\`x" in text
     assert "4*u1 &gt; 4*u2 &lt;b&gt;`x" in html
+
+
+PICTURES = ["families.svg", "reasons.svg", "changes.svg"]
+MARKS = (
+    "[fix](http://x.example) ![x](http://x.example/x.png) <http://x.example> `c` **b** __u__ a|b &lt; \\\n\n# h\n```\n"
+)
+
+
+def test_marks_in_every_text_of_a_run_are_words(folder: Path, make_record: Callable[..., ZooRecord]) -> None:
+    run = RunFolder(folder)
+    before = document_links(summarize([folder], folder)[1])
+    first = run.results()[0]
+    group = first.sites[0].model_copy(update={"action": "refused", "reason": MARKS, "example": MARKS, "count": 1})
+    checks = tuple(check.model_copy(update={"name": MARKS}) for check in first.checks)
+    more = {"family": MARKS, "sites": (group,), "checks": checks, "proof_note": MARKS, "seconds": {MARKS: 1e9}}
+    run.append(RESULTS, make_record(MARKS, proof="site", worst_site_error=1e-3, peak_memory_bytes=2**60, **more))
+    failure = Failure(stage=MARKS, kind=MARKS, message=MARKS)
+    run.append(RESULTS, make_record(f"{MARKS}2", outcome="failed", failure=failure, after=None, **more))
+    attempt = OnnxAttempt(name=MARKS, outcome="failed", detail=MARKS, dynamic_batch=False)
+    for number, failed in enumerate((None, failure)):
+        name = f"{MARKS}{number}"
+        run.append(ONNX, OnnxFamilyRecord(name=name, outcome="failed", attempts=(attempt,), failure=failed))
+    settings = SweepSettings(rules=(MARKS,), filter=MARKS, shard=MARKS)
+    record = run.run().model_copy(update={"settings": settings, "versions": {MARKS: MARKS}})
+    (folder / "run.json").write_text(record.model_dump_json())
+    text, html = (file.read_text() for file in summarize([folder], folder)[:2])
+    assert document_links(folder / "summary.html") == before
+    tokens = [child for token in MarkdownIt("commonmark").parse(text) for child in token.children or ()]
+    assert not {token.type for token in tokens} & {"link_open", "html_inline"}
+    assert [token.attrs["src"] for token in tokens if token.type == "image"] == PICTURES
+    assert all(words not in html for words in ("<strong>b<", "<strong>u<", "<code>c<", "<h1>h<", "<http"))
+    assert html.count("<table ") == text.count("\n\n| ")
+
+
+def document_links(file: Path) -> list[str]:
+    return re.findall(r"<(?:a|img|h1)\b|<h2[^>]*>|<pre>", file.read_text())
+
+
+def test_an_export_that_failed_without_a_word(folder: Path) -> None:
+    attempt = OnnxAttempt(name="timm:d", outcome="failed")
+    RunFolder(folder).append(ONNX, OnnxFamilyRecord(name="d", outcome="failed", attempts=(attempt,)))
+    assert "| `d` | failed | `timm:d` |  |" in summarize([folder], folder)[0].read_text()
+
+
+@pytest.mark.parametrize("key", ["sites_proved", "peak_memory_bytes", "count"])
+def test_numbers_without_end_are_no_record(folder: Path, key: str) -> None:
+    file = folder / RESULTS
+    file.write_text(re.sub(rf'"{key}":\d+', f'"{key}":1{"0" * 400}', file.read_text()))
+    with pytest.raises(BundleError, match=f"cannot read .*line 1: .*{key}"):
+        summarize([folder], folder)
+
+
+def test_a_summary_is_not_written_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (folder / "reasons.svg").symlink_to(tmp_path / "precious")
+    with pytest.raises(BundleError, match=r"cannot write .*reasons\.svg: it is a link"):
+        summarize([folder], folder)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (folder / "summary.md").exists()
+
+
+def test_a_summary_is_not_written_to_a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "summary.html")
+    with pytest.raises(BundleError, match=r"cannot write .*summary\.html: it is not a plain file"):
+        summarize([folder], folder)
+    assert not (folder / "summary.md").exists()
 
 
 def test_the_page_names_every_rulebook(tmp_path: Path, run_record: RunRecord, records: list[ZooRecord]) -> None:
