@@ -1222,7 +1222,7 @@ class TrainingRun(Record):
         machine: What to train on.
         processes: Number of processes.
         onnx: Whether the best network is exported at the end.
-        track: Trackers that are told.
+        track: Trackers that were told; whoever resumes the run names them again.
         versions: Of the packages.
         command: Command line, if there was one.
     """

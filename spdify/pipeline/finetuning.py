@@ -122,12 +122,13 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     return train_run(folder, dataset, original, accelerator, progress)
 
 
-def resume(
+def resume(  # noqa: PLR0913 - a run, what it needs, and who is told
     folder: str | Path,
     *,
     model: str | nn.Module | None = None,
     code: str | None = None,
     data: DataSet | None = None,
+    track: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Go on with a run that was cut off, with the settings it was started with; bit for bit as if it had not been.
@@ -137,6 +138,8 @@ def resume(
         model: For a network of somebody's own, that network or the source that builds it.
         code: The same, where the run began with a bundle of it.
         data: The data set, where it is open already.
+        track: Trackers that are told from now on. Those that the run had are not, unless they are named again: they
+            send data away, and the folder may be somebody else's.
         progress: Told how it goes.
 
     Returns:
@@ -145,7 +148,7 @@ def resume(
     Raises:
         BundleError: The folder holds no run, or is damaged.
         DataError: The data set is not the one that the run was started with.
-        UsageError: The number of processes is another one.
+        UsageError: The number of processes is another one, or a tracker cannot be told.
         TrainingError: As `finetune` says.
     """
     progress = progress or Progress()
@@ -158,7 +161,10 @@ def resume(
     if (done := place.result()) is not None:
         progress.note(f"{place.path} has come to its end already")
         return done
-    settings = TrainingSettings(run.recipe, run.seed, run.machine, onnx=run.onnx, track=run.track)
+    settings = TrainingSettings(run.recipe, run.seed, run.machine, onnx=run.onnx, track=track)
+    for tracker in run.track:
+        if tracker not in track:
+            progress.note(f"{tracker} was told of this run, and is not any more: --track {tracker} tells it again")
     accelerator = _accelerator(settings, place)
     if accelerator.num_processes != run.processes:
         raise UsageError(

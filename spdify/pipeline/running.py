@@ -62,7 +62,7 @@ def train_run(
             progress.note(f"resumed after epoch {trainer.epoch} of {run.recipe.epochs}")
         log = folder.log if accelerator.is_main_process else _silent
         log(f"{'resumed' if history else 'started'} after epoch {trainer.epoch}, {accelerator.num_processes} processes")
-        if run.track:
+        if accelerator.log_with:
             _init_trackers(accelerator, run)
         validation = dataset.validation
         if isinstance(validation, Pixels) and run.preprocessing.crop_pct == 1:  # else it would be cropped twice
@@ -71,7 +71,7 @@ def train_run(
             history.append(_epoch(trainer, validation, run))
             if accelerator.is_main_process:
                 _save(folder, start, run, trainer, history)
-            if run.track:
+            if accelerator.log_with:
                 accelerator.log(_figures(history[-1]), step=history[-1].epoch)
             log(" ".join(f"{name}={value:.6g}" for name, value in _figures(history[-1]).items()))
             progress.epoch(history[-1], run.recipe.epochs)

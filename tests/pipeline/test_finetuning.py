@@ -323,6 +323,19 @@ def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: 
         resume(tmp_path / "run", model=tiny())
 
 
+def test_a_tracker_is_not_told_because_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", lambda *args, **_: told.append(args))
+    with pytest.raises(Killed):
+        train(tmp_path / "run", progress=killed_after(1))
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run | {"track": ["wandb", "nosuch"]}))
+    notes: list[str] = []
+    resume(tmp_path / "run", model=tiny(), progress=Progress(note=notes.append))
+    assert not told
+    assert notes[0] == "wandb was told of this run, and is not any more: --track wandb tells it again"
+
+
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     for name, width in (("a", 8), ("b", 12)):
         with pytest.raises(Killed):
