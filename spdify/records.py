@@ -1119,6 +1119,12 @@ class Machine(Record):
     deterministic: bool = True
 
 
+#: What is drawn of a training: a loss that float32 holds, an epoch.
+Loss: TypeAlias = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Evaluation(Record):
     """How well a classifier does on labelled images.
 
@@ -1131,9 +1137,9 @@ class Evaluation(Record):
             confidence, weighted by their images (Guo et al. 2017, arXiv:1706.04599).
     """
 
-    images: int
-    top1: float
-    top5: float
+    images: Count
+    top1: Share
+    top5: Share
     loss: float
     calibration_error: float
 
@@ -1150,11 +1156,11 @@ class EpochResult(Record):
         validation: On the validation images; None where there are none.
     """
 
-    epoch: int
-    lr: float
-    train_loss: float
-    images_per_second: float
-    seconds: float
+    epoch: Annotated[int, Field(ge=1, le=2**31)]
+    lr: Finite
+    train_loss: Loss
+    images_per_second: Finite
+    seconds: Finite
     validation: Evaluation | None = None
 
 
@@ -1269,8 +1275,8 @@ class TrainingResult(Record):
     evaluation: Evaluation
     classes: tuple[str, ...]
     cost: Measure
-    images_per_second: float
-    seconds: float
+    images_per_second: Finite
+    seconds: Finite
 
 
 class MeasuredModel(Record):

@@ -12,7 +12,7 @@ from torch import nn
 
 from spdify.bundle import check_output, is_bundle, read_record, staged_folder
 from spdify.bundle.locking import locked
-from spdify.datasets import DataOptions, DataSet, Files, open_data
+from spdify.datasets import DataOptions, DataSet, Files, check_normalisation, open_data
 from spdify.errors import DataError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
@@ -173,6 +173,7 @@ def resume(  # noqa: PLR0913 - a run, what it needs, and who is told
             if run.processes > 1
             else "Resume it without torchrun.",
         )
+    check_normalisation(run.preprocessing.mean, run.preprocessing.std, run.channels)
     progress.step("reading the data")
     options = DataOptions(
         folder=Path(run.data_folder), channels=run.channels, validation_share=run.validation_share,

@@ -54,9 +54,11 @@ def train_run(
             state, history = saved
             try:
                 trainer.load_state(state)
-            except (RuntimeError, KeyError, ValueError) as error:
+                _require_all_epochs(trainer.epoch, history)
+            except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise BundleError(
-                    f"cannot resume {folder.path}: its state is not of this network: {str(error).splitlines()[0]}",
+                    f"cannot resume {folder.path}: its state is not of this network: {reason}",
                     hint="The folder is damaged: start the run anew in another one.",
                 ) from error
             progress.note(f"resumed after epoch {trainer.epoch} of {run.recipe.epochs}")
@@ -81,6 +83,17 @@ def train_run(
         for tracker in accelerator.trackers:
             tracker.finish()
     return result
+
+
+def _require_all_epochs(epoch: int, history: Sequence[EpochResult]) -> None:
+    """Refuse a history of other epochs than those that the state has behind it.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if type(epoch) is not int or epoch != len(history) or any(r.epoch != i for i, r in enumerate(history, start=1)):
+        msg = f"it is after epoch {epoch!r:.20}, with the figures of {len(history)}"
+        raise ValueError(msg)
 
 
 def _silent(_: str) -> None:

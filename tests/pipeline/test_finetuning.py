@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import spdify
 from spdify.bundle import locking, read_record, read_report
@@ -346,6 +347,56 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(BundleError, match="cannot read"):
         resume(tmp_path / "a", model=tiny())
+
+
+DAMAGED_STATES = {
+    "a number": {"state": "5"},
+    "a list": {"state": "[]"},
+    "no epoch": {"state": '{"$pairs": [["network", 1]]}'},
+    "another format": {"$format": "channels_last_3d"},
+    "no history": {"history": "[]"},
+    "a loss without end": {"train_loss": float("inf")},
+    "an epoch without end": {"epoch": 10**400},
+    "a share of more than all": {"validation": {"top1": 1e308}},
+}
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a run that was cut off after its first epoch, not to be changed."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    with pytest.raises(Killed):
+        train(folder, progress=killed_after(1))
+    return folder
+
+
+@pytest.mark.parametrize("name", DAMAGED_STATES)
+def test_a_damaged_state_is_told(name: str, cut: Path, tmp_path: Path) -> None:
+    file = shutil.copytree(cut, tmp_path / "run") / "state.safetensors"
+    tensors, changes = load_file(file), dict(DAMAGED_STATES[name])
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    metadata |= {key: changes.pop(key) for key in ("state", "history") if key in changes}
+    if (format_ := changes.pop("$format", None)) is not None:
+        metadata["state"] = metadata["state"].replace('"$format": ""', f'"$format": "{format_}"')
+    if changes:
+        (first,) = json.loads(metadata["history"])
+        inner = changes.pop("validation", {})
+        metadata["history"] = json.dumps([first | changes | {"validation": first["validation"] | inner}])
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(BundleError, match=r"state\.safetensors: |its state is not of this network: ."):
+        resume(tmp_path / "run", model=tiny())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"input_size": [3, 32]}, "expected C,H,W"), ({"mean": [0.5, 0.5]}, "cannot normalise")]
+)
+def test_preprocessing_of_no_images_is_told(changes: dict[str, object], words: str, cut: Path, tmp_path: Path) -> None:
+    file = shutil.copytree(cut, tmp_path / "run") / "run.json"
+    run = json.loads(file.read_text())
+    file.write_text(json.dumps(run | {"preprocessing": run["preprocessing"] | changes}))
+    with pytest.raises(spdify.SpdifyError, match=words):
+        resume(tmp_path / "run", model=tiny())
 
 
 def test_onnx_that_cannot_be_had_ends_the_run_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
