@@ -11,7 +11,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Entries are bounded, so that a damaged or hostile record costs no memory before anybody has looked at it.
 Shape: TypeAlias = tuple[Annotated[int, Field(ge=0, le=2**31)], ...]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63)]
+#: More or less of what a budget counts.
+Amount: TypeAlias = Annotated[int | float, Field(ge=-1e30, le=1e30)]
 ParamValue: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal[
     "conv", "max_pool", "avg_pool", "blur_pool", "slice", "stage_end", "block_end", "input", "pyramid"
@@ -46,6 +48,8 @@ MAX_INPUTS = 64
 MAX_PLANS = 64
 #: Channel counts of one module: it has a block for each.
 MAX_COUNTS = 256
+#: Parts of a network that are shown, side by side with another's; of 16 large ones, DenseNet-264 has most: 151.
+MAX_PARTS = 2**11
 #: Names that are put into a model, or looked up in its code: nothing but what Python calls a name.
 _OPERATION = re.compile(r"((?!\d)\w+:){1,2}\d{1,9}")
 
@@ -267,7 +271,7 @@ class Site(Record):
     modes: tuple[Mode, ...] = ("eval", "train")
     inside: str = ""
     obstacles: tuple[str, ...] = ()
-    macs: int = 0
+    macs: Count = 0
     axes: Shape = ()
     starts: Shape = ()
     rank: int = 0
@@ -512,8 +516,8 @@ class Limit(Record):
 
     text: str
     quantity: Quantity
-    original: int | float
-    allowed: int | float
+    original: Amount
+    allowed: Amount
 
 
 class SiteForm(Record):
@@ -521,7 +525,7 @@ class SiteForm(Record):
 
     name: str
     params: dict[str, ParamValue] = Field(default_factory=dict)
-    cost: dict[Quantity, int | float]
+    cost: dict[Quantity, Amount]
 
 
 class SiteOptions(Record):
@@ -539,9 +543,17 @@ class SiteOptions(Record):
     site: str
     size: Shape
     rewrite: str
-    forms: tuple[SiteForm, ...]
+    forms: Annotated[tuple[SiteForm, ...], Field(min_length=1)]
     standard: str
     chosen: str = "keep"
+
+    @model_validator(mode="after")
+    def _names_its_forms(self) -> Self:
+        """Refuse names of forms that there are not."""
+        if not {self.standard, self.chosen} <= {"keep", *(form.name for form in self.forms)}:
+            msg = f"the forms of a site are {', '.join(form.name for form in self.forms)[:80]}"
+            raise ValueError(msg)
+        return self
 
     def cost(self, name: str, quantity: Quantity) -> int | float:
         """Give what a form costs more than the site as it is; nothing for `keep`."""
@@ -584,6 +596,15 @@ class Budget(Record):
     prefer: str
     sites: tuple[SiteOptions, ...]
     latency: LatencyCheck | None = None
+
+    @model_validator(mode="after")
+    def _costs_are_known(self) -> Self:
+        """Refuse forms that do not say what they cost of what is limited."""
+        limited = {limit.quantity for limit in self.limits}
+        if any(not limited <= form.cost.keys() for site in self.sites for form in site.forms):
+            msg = f"every form needs its cost in {', '.join(sorted(limited))}"
+            raise ValueError(msg)
+        return self
 
     def spent(self, quantity: Quantity) -> int | float:
         """Give what all that was bought costs."""
@@ -784,6 +805,17 @@ class Part(Record):
     activation_bytes: Count
 
 
+def _distinct(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Refuse two parts at one place; what lies between all others may be called as a network of one part is."""
+    if len({part.path for part in parts}) < len(parts) - 1:
+        msg = "parts lie at different paths"
+        raise ValueError(msg)
+    return parts
+
+
+Parts: TypeAlias = Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), AfterValidator(_distinct)]
+
+
 class Taps(Record):
     """A kernel as a grid of taps, row by row; all channels together.
 
@@ -890,9 +922,9 @@ class Report(Record):
     checks: tuple[Check, ...] = ()
     proof: str = "none"
     seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    parts_before: tuple[Part, ...] = ()
-    parts_after: tuple[Part, ...] = ()
+    peak_memory_bytes: Count | None = None
+    parts_before: Parts = ()
+    parts_after: Parts = ()
     kernels: tuple[Kernel, ...] = ()
     compared: tuple[ComparedSite, ...] = ()
     origin: Origin | None = None
@@ -1170,16 +1202,24 @@ class DataRecord(Record):
     Attributes:
         name: As it was asked for.
         classes: Names, by label.
-        images: Number of images per split.
+        images: Number of images per split, `train` among them.
         digest: Of all splits: tells whether they are the same.
         skipped: Number of files that could not be read and were left out.
     """
 
     name: str
     classes: tuple[str, ...]
-    images: dict[str, int]
+    images: dict[str, Count]
     digest: str
-    skipped: int = 0
+    skipped: Count = 0
+
+    @model_validator(mode="after")
+    def _has_images_to_train_on(self) -> Self:
+        """Refuse what nothing can have been trained on."""
+        if "train" not in self.images:
+            msg = "there are no images to train on"
+            raise ValueError(msg)
+        return self
 
 
 class Training(Record):
