@@ -43,7 +43,7 @@ from spdify.training import paired_difference
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from spdify.datasets import DataSet
     from spdify.pipeline.opening import Opened
@@ -352,7 +352,7 @@ def _go(  # noqa: PLR0913 - a study, a place, and how
                 _train(study, folder, task, model, dataset, code, progress)
         else:
             _train_on(cluster, study, folder, tasks, model, code, progress)
-        runs = [_read(folder, task) for task in tasks]
+        runs = [_read(folder, task, dataset) for task in tasks]
         progress.step("comparing")
         return _write(study, folder, dataset, runs, code)
 
@@ -448,15 +448,28 @@ def _build(study: Study, task: _Task, dataset: DataSet) -> BuildArguments:
     return build
 
 
-def _read(folder: Path, task: _Task) -> StudyRun:
+def _read(folder: Path, task: _Task, dataset: DataSet) -> StudyRun:
     place = RunFolder(_place(folder, task))
     result, history = place.result(), place.history()
     if result is None or not history:
         raise BundleError(f"cannot read {place.path}: it has not come to its end", hint="Go on with it by --resume.")
+    if result.split not in dataset.splits:
+        raise BundleError(f"cannot read {place.path}: it was measured on {result.split} images, and there are none")
     size = place.run().preprocessing.input_size[1]
     return StudyRun(
         folder=f"{RUNS}/{task.folder}", arm=task.arm, size=size, seed=task.seed, result=result, history=tuple(history)
     )
+
+
+def _correct(folder: Path, run: StudyRun, dataset: DataSet) -> Tensor:
+    """Give whether each image of a split was put into its class."""
+    found, images = RunFolder(folder / run.folder).scores().correct, len(dataset.splits[run.result.split])
+    if found.shape != (images,):
+        raise BundleError(
+            f"cannot read the scores of {folder / run.folder}: expected {images} images, got {tuple(found.shape)}",
+            hint="The file is damaged: start the run anew.",
+        )
+    return found
 
 
 def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun], code: str | None) -> StudyPage:
@@ -465,7 +478,7 @@ def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun
     differences = {}
     for size in sizes if study.compare else ():
         right = {
-            arm: [RunFolder(folder / run.folder).scores().correct for run in runs if (run.arm, run.size) == (arm, size)]
+            arm: [_correct(folder, run, dataset) for run in runs if (run.arm, run.size) == (arm, size)]
             for arm in study.arms
         }
         for arm in study.arms:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import spdify
 from spdify.bundle import locking, read_record
@@ -123,6 +124,18 @@ def test_refusals(tmp_path: Path) -> None:
         read_study(tmp_path)
     assert "spdify study" in caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_other_images_are_told(folder: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(folder, tmp_path / "study")
+    file = place / "runs" / "original-16-seed1" / "scores.safetensors"
+    save_file({name: tensor[:-1].contiguous() for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(BundleError, match=r"cannot read the scores of .*original-16-seed1: expected 359 images"):
+        resume_study(place, code=CODE)
+    result = file.with_name("result.json")
+    result.write_text(result.read_text().replace('"split": "test"', '"split": "train"'))
+    with pytest.raises(BundleError, match="expected 1295 images"):
+        resume_study(place, code=CODE)
 
 
 def left_by_somebody(folder: Path, **changes: object) -> Path:
