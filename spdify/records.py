@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from spdify.errors import encodable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Entries are bounded, so that a damaged or hostile record costs no memory before anybody has looked at it.
 Shape: TypeAlias = tuple[Annotated[int, Field(ge=0, le=2**31)], ...]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63)]
+#: May hold a path, whose bytes may be no UTF-8: what cannot be written is replaced.
+Words: TypeAlias = Annotated[str, AfterValidator(encodable)]
 #: More or less of what a budget counts.
 Amount: TypeAlias = Annotated[int | float, Field(ge=-1e30, le=1e30)]
 ParamValue: TypeAlias = str | int | float | bool
@@ -658,8 +662,8 @@ class Plan(Record):
     """
 
     schema_version: Literal[1] = 1
-    rulebook: str
-    rulebook_source: str = ""
+    rulebook: Words
+    rulebook_source: Words = ""
     fingerprint: str
     inputs: Inputs
     repeats: tuple[Repeat, ...] = ()
@@ -713,12 +717,12 @@ class Source(Record):
         preprocessing: None where the source does not say.
     """
 
-    spec: str
+    spec: Words
     kind: Literal["timm", "torchvision", "ultralytics", "hf-hub", "local-dir", "code", "object"]
     name: str
     kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
     num_classes: int | None = None
-    weights: str = "random"
+    weights: Words = "random"
     reparameterized: bool = False
     preprocessing: Preprocessing | None = None
 
@@ -895,8 +899,8 @@ class Origin(Record):
 
     sources: tuple[Source, ...]
     inputs: tuple[Inputs, ...]
-    later: tuple[str, ...] = ()
-    command: str = ""
+    later: tuple[Words, ...] = ()
+    command: Words = ""
     seed: int = 0
     versions: dict[str, str]
 
@@ -909,8 +913,8 @@ class Report(Record):
     """
 
     schema_version: Literal[1] = 1
-    model: str
-    rulebook: str
+    model: Words
+    rulebook: Words
     before: Measure
     after: Measure
     scaling: tuple[str, ...] = ()
@@ -1207,8 +1211,8 @@ class DataRecord(Record):
         skipped: Number of files that could not be read and were left out.
     """
 
-    name: str
-    classes: tuple[str, ...]
+    name: Words
+    classes: tuple[Words, ...]
     images: dict[str, Count]
     digest: str
     skipped: Count = 0
@@ -1274,9 +1278,9 @@ class TrainingRun(Record):
     """
 
     schema_version: Literal[1] = 1
-    model: str
+    model: Words
     data: str
-    data_folder: str
+    data_folder: Words
     channels: int
     validation_share: float
     skip_corrupt: bool
@@ -1290,7 +1294,7 @@ class TrainingRun(Record):
     onnx: bool = True
     track: tuple[str, ...] = ()
     versions: dict[str, str]
-    command: str = ""
+    command: Words = ""
 
 
 class TrainingResult(Record):
@@ -1308,12 +1312,12 @@ class TrainingResult(Record):
         seconds: Of training, all epochs.
     """
 
-    model: str
+    model: Words
     best_epoch: int
     chosen_by: Literal["validation", "last epoch"]
     split: Literal["test", "validation", "train"]
     evaluation: Evaluation
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     cost: Measure
     images_per_second: Finite
     seconds: Finite
@@ -1336,13 +1340,13 @@ class MeasuredModel(Record):
         notes: What the reader should know.
     """
 
-    model: str
+    model: Words
     backend: Literal["torch", "onnxruntime"]
-    data: str
+    data: Words
     split: str
     preprocessing: Preprocessing
     preprocessing_from: str
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     evaluation: Evaluation
     confusion: tuple[tuple[int, ...], ...]
     images_per_second: float | None
@@ -1408,13 +1412,13 @@ class MeasuredDetector(Record):
         notes: What the reader should know.
     """
 
-    model: str
+    model: Words
     detector: str
-    data: str
+    data: Words
     split: str
     images: int
     objects: ObjectCounts
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     image_size: Shape
     resizing: str
     precision: AveragePrecision
@@ -1448,7 +1452,7 @@ class Calibration(Record):
         after: With the statistics taken anew as well.
     """
 
-    data: str
+    data: Words
     images: int
     held_out: int
     preprocessing: Preprocessing
@@ -1484,7 +1488,7 @@ class BundleRecord(Record):
     source: Source
     plans: Annotated[tuple[Plan, ...], Field(max_length=MAX_PLANS)]
     seed: int
-    command: str = ""
+    command: Words = ""
     versions: dict[str, str]
     proof: str
     checks: tuple[Check, ...]

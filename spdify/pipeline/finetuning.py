@@ -22,10 +22,13 @@ from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.run_settings import (
     TrainingSettings,
     class_notes,
+    data_place,
     original_of,
     preprocessing_for,
+    require_text,
     run_record,
     training_of,
+    whole_name,
 )
 from spdify.pipeline.running import train_run
 from spdify.pipeline.starting import Start, make_start, write_trained
@@ -91,6 +94,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     progress.step("reading the data")
     channels = _channels(model, arguments)
     options = replace(data_options or DataOptions(), channels=channels)
+    require_text(str(output), whole_name(data.spec) if isinstance(data, DataSet) else data_place(data, options.folder))
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
     if dataset.skipped:
         progress.note(f"{len(dataset.skipped)} images cannot be read and are left out: {_few(dataset.skipped)}")

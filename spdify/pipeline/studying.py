@@ -31,9 +31,9 @@ from spdify.pipeline.opening import open_model
 from spdify.pipeline.planning import plan_opened
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
-from spdify.pipeline.run_settings import TrainingSettings, original_of
+from spdify.pipeline.run_settings import TrainingSettings, data_place, original_of, require_text
 from spdify.pipeline.starting import NO_RULES
-from spdify.records import Kind, Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
+from spdify.records import Kind, Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun, Words
 from spdify.reporting.studies import StudyPage, study_files
 from spdify.rewrites import REGISTRY, Rewrite
 from spdify.rulebook import load_rules, split_name
@@ -100,7 +100,7 @@ class Study(Record):
     channels: int = 3
     reparameterize: bool = False
     data: str = "cifar10"
-    data_folder: str = "data"
+    data_folder: Words = "data"
     validation_share: float = 0.1
     skip_corrupt: bool = False
     from_disk: bool = False
@@ -111,7 +111,7 @@ class Study(Record):
     sizes: tuple[int, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    command: str = ""
+    command: Words = ""
 
     @property
     def books(self) -> dict[str, tuple[str, ...]]:
@@ -190,6 +190,9 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     folder, progress = Path(output), progress or Progress()
     refuse_other_training(study.model)
     check_output(folder, overwrite=overwrite, marker=STUDY)
+    books = (*study.rules, *(book for books in study.contenders for book in books))
+    place = data_place(study.data, Path(study.data_folder))
+    require_text(str(output), study.model, *books, study.checkpoint or "", place)
     _check(study, cluster)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=download))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -24,6 +25,7 @@ from spdify.pipeline.evaluating import evaluate
 from spdify.pipeline.finetuning import finetune, resume
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_settings import TrainingSettings
+from spdify.pipeline.studying import Study, run_study
 from spdify.records import EpochResult, Machine, TrainingResult
 from spdify.training import Trainer, make_recipe
 from tests.pipeline.training_networks import tiny
@@ -306,6 +308,17 @@ def test_refusals_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot normalise"):
         train(tmp_path / "new", training=settings(std=(1.0, 0.0, 1.0)))
     assert not (tmp_path / "new").exists()
+
+
+def test_paths_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"o\xff")
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        train(odd)
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        train(tmp_path / "run", data=f"imagefolder:{odd}")
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        run_study(Study(model=str(odd / "net.py:make"), data="digits", recipe=RECIPE), tmp_path / "study")
+    assert not list(tmp_path.iterdir())
 
 
 def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
