@@ -118,7 +118,8 @@ def require_plain(file: Path) -> None:
 
 
 # Compiled here: where memory has run out, a message must not need any.
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
 #: What PyTorch, C++ and the system say where memory has run out; the last one of a thread that cannot be had.
 _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "Resource temporarily unavailable")
 #: What oneDNN says then; of a kernel that there is none of, it says "primitive descriptor".
@@ -135,8 +136,13 @@ def memory_ran_out(error: BaseException) -> bool:
     )
 
 
+def encodable(text: str) -> str:
+    """Give a text that can be written as UTF-8: what stands for other bytes, in a path for example, is replaced."""
+    return _NO_TEXT.sub("\ufffd", text)
+
+
 def printable(text: str) -> str:
-    """Give a text without control characters, and without those that turn its direction.
+    """Give a text without control characters, without those that turn its direction, and as UTF-8.
 
     What comes from a file of somebody else's must neither steer a terminal nor seem to be another text.
     """

@@ -11,7 +11,9 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from spdify.errors import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 #: Entries are bounded, so that a damaged or hostile record costs no memory before anybody has looked at it.
 Shape: TypeAlias = tuple[Annotated[int, Field(ge=0, le=2**31)], ...]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63)]
+#: May hold a path, whose bytes may be no UTF-8: what cannot be written is replaced.
+Words: TypeAlias = Annotated[str, AfterValidator(encodable)]
+#: More or less of what a budget counts.
+Amount: TypeAlias = Annotated[int | float, Field(ge=-1e30, le=1e30)]
 ParamValue: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal[
     "conv", "max_pool", "avg_pool", "blur_pool", "slice", "stage_end", "block_end", "input", "pyramid"
@@ -46,6 +52,8 @@ MAX_INPUTS = 64
 MAX_PLANS = 64
 #: Channel counts of one module: it has a block for each.
 MAX_COUNTS = 256
+#: Parts of a network that are shown, side by side with another's; of 16 large ones, DenseNet-264 has most: 151.
+MAX_PARTS = 2**11
 #: Names that are put into a model, or looked up in its code: nothing but what Python calls a name.
 _OPERATION = re.compile(r"((?!\d)\w+:){1,2}\d{1,9}")
 
@@ -267,7 +275,7 @@ class Site(Record):
     modes: tuple[Mode, ...] = ("eval", "train")
     inside: str = ""
     obstacles: tuple[str, ...] = ()
-    macs: int = 0
+    macs: Count = 0
     axes: Shape = ()
     starts: Shape = ()
     rank: int = 0
@@ -512,8 +520,8 @@ class Limit(Record):
 
     text: str
     quantity: Quantity
-    original: int | float
-    allowed: int | float
+    original: Amount
+    allowed: Amount
 
 
 class SiteForm(Record):
@@ -521,7 +529,7 @@ class SiteForm(Record):
 
     name: str
     params: dict[str, ParamValue] = Field(default_factory=dict)
-    cost: dict[Quantity, int | float]
+    cost: dict[Quantity, Amount]
 
 
 class SiteOptions(Record):
@@ -539,9 +547,17 @@ class SiteOptions(Record):
     site: str
     size: Shape
     rewrite: str
-    forms: tuple[SiteForm, ...]
+    forms: Annotated[tuple[SiteForm, ...], Field(min_length=1)]
     standard: str
     chosen: str = "keep"
+
+    @model_validator(mode="after")
+    def _names_its_forms(self) -> Self:
+        """Refuse names of forms that there are not."""
+        if not {self.standard, self.chosen} <= {"keep", *(form.name for form in self.forms)}:
+            msg = f"the forms of a site are {', '.join(form.name for form in self.forms)[:80]}"
+            raise ValueError(msg)
+        return self
 
     def cost(self, name: str, quantity: Quantity) -> int | float:
         """Give what a form costs more than the site as it is; nothing for `keep`."""
@@ -584,6 +600,15 @@ class Budget(Record):
     prefer: str
     sites: tuple[SiteOptions, ...]
     latency: LatencyCheck | None = None
+
+    @model_validator(mode="after")
+    def _costs_are_known(self) -> Self:
+        """Refuse forms that do not say what they cost of what is limited."""
+        limited = {limit.quantity for limit in self.limits}
+        if any(not limited <= form.cost.keys() for site in self.sites for form in site.forms):
+            msg = f"every form needs its cost in {', '.join(sorted(limited))}"
+            raise ValueError(msg)
+        return self
 
     def spent(self, quantity: Quantity) -> int | float:
         """Give what all that was bought costs."""
@@ -637,8 +662,8 @@ class Plan(Record):
     """
 
     schema_version: Literal[1] = 1
-    rulebook: str
-    rulebook_source: str = ""
+    rulebook: Words
+    rulebook_source: Words = ""
     fingerprint: str
     inputs: Inputs
     repeats: tuple[Repeat, ...] = ()
@@ -692,12 +717,12 @@ class Source(Record):
         preprocessing: None where the source does not say.
     """
 
-    spec: str
+    spec: Words
     kind: Literal["timm", "torchvision", "ultralytics", "hf-hub", "local-dir", "code", "object"]
     name: str
     kwargs: dict[str, ParamValue | list[ParamValue] | None] = Field(default_factory=dict)
     num_classes: int | None = None
-    weights: str = "random"
+    weights: Words = "random"
     reparameterized: bool = False
     preprocessing: Preprocessing | None = None
 
@@ -784,6 +809,17 @@ class Part(Record):
     activation_bytes: Count
 
 
+def _distinct(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Refuse two parts at one place; what lies between all others may be called as a network of one part is."""
+    if len({part.path for part in parts}) < len(parts) - 1:
+        msg = "parts lie at different paths"
+        raise ValueError(msg)
+    return parts
+
+
+Parts: TypeAlias = Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), AfterValidator(_distinct)]
+
+
 class Taps(Record):
     """A kernel as a grid of taps, row by row; all channels together.
 
@@ -863,8 +899,8 @@ class Origin(Record):
 
     sources: tuple[Source, ...]
     inputs: tuple[Inputs, ...]
-    later: tuple[str, ...] = ()
-    command: str = ""
+    later: tuple[Words, ...] = ()
+    command: Words = ""
     seed: int = 0
     versions: dict[str, str]
 
@@ -877,8 +913,8 @@ class Report(Record):
     """
 
     schema_version: Literal[1] = 1
-    model: str
-    rulebook: str
+    model: Words
+    rulebook: Words
     before: Measure
     after: Measure
     scaling: tuple[str, ...] = ()
@@ -890,9 +926,9 @@ class Report(Record):
     checks: tuple[Check, ...] = ()
     proof: str = "none"
     seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    parts_before: tuple[Part, ...] = ()
-    parts_after: tuple[Part, ...] = ()
+    peak_memory_bytes: Count | None = None
+    parts_before: Parts = ()
+    parts_after: Parts = ()
     kernels: tuple[Kernel, ...] = ()
     compared: tuple[ComparedSite, ...] = ()
     origin: Origin | None = None
@@ -1119,6 +1155,12 @@ class Machine(Record):
     deterministic: bool = True
 
 
+#: What is drawn of a training: a loss that float32 holds, an epoch.
+Loss: TypeAlias = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Evaluation(Record):
     """How well a classifier does on labelled images.
 
@@ -1131,9 +1173,9 @@ class Evaluation(Record):
             confidence, weighted by their images (Guo et al. 2017, arXiv:1706.04599).
     """
 
-    images: int
-    top1: float
-    top5: float
+    images: Count
+    top1: Share
+    top5: Share
     loss: float
     calibration_error: float
 
@@ -1150,11 +1192,11 @@ class EpochResult(Record):
         validation: On the validation images; None where there are none.
     """
 
-    epoch: int
-    lr: float
-    train_loss: float
-    images_per_second: float
-    seconds: float
+    epoch: Annotated[int, Field(ge=1, le=2**31)]
+    lr: Finite
+    train_loss: Loss
+    images_per_second: Finite
+    seconds: Finite
     validation: Evaluation | None = None
 
 
@@ -1164,16 +1206,24 @@ class DataRecord(Record):
     Attributes:
         name: As it was asked for.
         classes: Names, by label.
-        images: Number of images per split.
+        images: Number of images per split, `train` among them.
         digest: Of all splits: tells whether they are the same.
         skipped: Number of files that could not be read and were left out.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    images: dict[str, int]
+    name: Words
+    classes: tuple[Words, ...]
+    images: dict[str, Count]
     digest: str
-    skipped: int = 0
+    skipped: Count = 0
+
+    @model_validator(mode="after")
+    def _has_images_to_train_on(self) -> Self:
+        """Refuse what nothing can have been trained on."""
+        if "train" not in self.images:
+            msg = "there are no images to train on"
+            raise ValueError(msg)
+        return self
 
 
 class Training(Record):
@@ -1222,15 +1272,15 @@ class TrainingRun(Record):
         machine: What to train on.
         processes: Number of processes.
         onnx: Whether the best network is exported at the end.
-        track: Trackers that are told.
+        track: Trackers that were told; whoever resumes the run names them again.
         versions: Of the packages.
         command: Command line, if there was one.
     """
 
     schema_version: Literal[1] = 1
-    model: str
+    model: Words
     data: str
-    data_folder: str
+    data_folder: Words
     channels: int
     validation_share: float
     skip_corrupt: bool
@@ -1244,7 +1294,7 @@ class TrainingRun(Record):
     onnx: bool = True
     track: tuple[str, ...] = ()
     versions: dict[str, str]
-    command: str = ""
+    command: Words = ""
 
 
 class TrainingResult(Record):
@@ -1262,15 +1312,15 @@ class TrainingResult(Record):
         seconds: Of training, all epochs.
     """
 
-    model: str
+    model: Words
     best_epoch: int
     chosen_by: Literal["validation", "last epoch"]
     split: Literal["test", "validation", "train"]
     evaluation: Evaluation
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     cost: Measure
-    images_per_second: float
-    seconds: float
+    images_per_second: Finite
+    seconds: Finite
 
 
 class MeasuredModel(Record):
@@ -1290,13 +1340,13 @@ class MeasuredModel(Record):
         notes: What the reader should know.
     """
 
-    model: str
+    model: Words
     backend: Literal["torch", "onnxruntime"]
-    data: str
+    data: Words
     split: str
     preprocessing: Preprocessing
     preprocessing_from: str
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     evaluation: Evaluation
     confusion: tuple[tuple[int, ...], ...]
     images_per_second: float | None
@@ -1362,13 +1412,13 @@ class MeasuredDetector(Record):
         notes: What the reader should know.
     """
 
-    model: str
+    model: Words
     detector: str
-    data: str
+    data: Words
     split: str
     images: int
     objects: ObjectCounts
-    classes: tuple[str, ...]
+    classes: tuple[Words, ...]
     image_size: Shape
     resizing: str
     precision: AveragePrecision
@@ -1402,7 +1452,7 @@ class Calibration(Record):
         after: With the statistics taken anew as well.
     """
 
-    data: str
+    data: Words
     images: int
     held_out: int
     preprocessing: Preprocessing
@@ -1438,7 +1488,7 @@ class BundleRecord(Record):
     source: Source
     plans: Annotated[tuple[Plan, ...], Field(max_length=MAX_PLANS)]
     seed: int
-    command: str = ""
+    command: Words = ""
     versions: dict[str, str]
     proof: str
     checks: tuple[Check, ...]

@@ -16,6 +16,7 @@ from spdify.records import (
     BundleRecord,
     Call,
     Claim,
+    DataRecord,
     Decision,
     Geometry,
     Inputs,
@@ -218,6 +219,12 @@ def test_inputs_that_would_take_all_memory_or_name_no_dtype(spec: dict[str, obje
 def test_images_that_would_take_all_memory(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Preprocessing.model_validate({"input_size": (3, 8, 8), "mean": (0,), "std": (1,)} | change)
+
+
+@pytest.mark.parametrize("images", [{}, {"test": 5}, {"train": -1}, {"train": 10**400}])
+def test_data_that_was_trained_on_has_images(images: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        DataRecord.model_validate({"name": "x", "classes": (), "images": images, "digest": ""})
 
 
 def test_a_bundle_has_so_many_plans_at_most() -> None:

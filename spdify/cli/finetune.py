@@ -110,7 +110,8 @@ def finetune(
     resolution: o.Resolution = None,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Whether to export the best network.")] = True,
     track: Annotated[
-        list[str] | None, typer.Option(metavar="tensorboard|wandb", help="Tell a tracker; repeat for both.")
+        list[str] | None,
+        typer.Option(metavar="tensorboard|wandb", help="Tell a tracker; repeat for both, and with --resume."),
     ] = None,
     pretrained: o.Pretrained = False,
     checkpoint: o.Checkpoint = None,
@@ -137,14 +138,14 @@ def finetune(
     if (model is None) == (resume is None):
         raise UsageError(
             "cannot tell what to train: expected either a model, or --resume RUN",
-            hint="A run of your own code is resumed with --code path/file.py:FACTORY.",
+            hint="A run or study of your own code is resumed with --code path/file.py:FACTORY.",
         )
     if resume is not None:
         require_alone(context)
     with training_progress() as progress:
         progress.step("loading PyTorch")
         if resume is not None:
-            outcome = resume_any(resume, code, progress)
+            outcome = resume_any(resume, code, progress, pretrained=pretrained, track=tuple(track or ()))
         else:
             from spdify.datasets import DataOptions
             from spdify.pipeline.converting import ConversionSettings
@@ -199,7 +200,7 @@ def require_alone(context: typer.Context) -> None:
     from spdify.errors import UsageError
 
     allowed = {
-        "resume", "code", "as_json", "quiet", "verbose", "debug",
+        "resume", "code", "pretrained", "track", "as_json", "quiet", "verbose", "debug",
         "engine", "address", "task_cpus", "task_gpus", "task_memory", "retries",
     }  # fmt: skip
     given = [
@@ -251,6 +252,8 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
         if after != before and not (asked.output / "result.json").exists():
             code = asked.code or (asked.model if _is_code(asked.model) else None)
             more = ["--code", code] if code else []
+            more += ["--pretrained"] if asked.build.get("pretrained") and files[1].exists() else []
+            more += [word for tracker in asked.training.track for word in ("--track", tracker)]
             if asked.cluster is not None:
                 more += ["--engine", "ray"]
             progress.note("go on with: " + shlex.join(["spdify", asked.name, "--resume", str(asked.output), *more]))
@@ -260,23 +263,35 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
 Outcome: TypeAlias = "tuple[Path, TrainingResult | StudyPage]"
 
 
-def resume_any(folder: Path, code: str | None, progress: Progress, cluster: ClusterSettings | None = None) -> Outcome:
+def resume_any(
+    folder: Path,
+    code: str | None,
+    progress: Progress,
+    cluster: ClusterSettings | None = None,
+    *,
+    pretrained: bool = False,
+    track: tuple[str, ...] = (),
+) -> Outcome:
     """Go on with a run or a study.
 
     Raises:
-        UsageError: A single run is to go on with a cluster.
+        UsageError: A single run is to go on with a cluster or fetch weights, or a tracker to be told of a study.
     """
     from spdify.errors import UsageError
     from spdify.pipeline.finetuning import resume
     from spdify.pipeline.studying import is_study, resume_study
 
     if is_study(folder):
-        return folder, resume_study(folder, code=code, progress=progress, cluster=cluster)
+        if track:
+            raise UsageError("cannot track a comparison: its runs are many", hint="Leave out --track.")
+        return folder, resume_study(folder, code=code, pretrained=pretrained, progress=progress, cluster=cluster)
+    if pretrained:
+        raise UsageError(f"cannot use --pretrained with {folder}: a run has its weights", hint="Leave it out.")
     if cluster is not None:
         raise UsageError(
             f"cannot go on with {folder} on a cluster: it is one run, not a study", hint="Leave out --engine."
         )
-    return folder, resume(folder, code=code, progress=progress)
+    return folder, resume(folder, code=code, track=track, progress=progress)
 
 
 def _finetune(asked: Asked, progress: Progress) -> Outcome:

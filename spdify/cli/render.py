@@ -247,8 +247,8 @@ def render_conversion(console: Console, report: Report, record: BundleRecord, fo
     elif record.onnx.note:
         console.print(Text(f"ONNX: {record.onnx.note}", style="yellow"))
     seconds = f" in {report.seconds:.0f} s (without writing)" if report.seconds is not None else ""
-    console.print(Text.assemble("Written to ", (str(folder), "bold"), f"{seconds}."), soft_wrap=True)
-    console.print(Text.assemble("To look at: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
+    console.print(Text.assemble("Written to ", (printable(str(folder)), "bold"), f"{seconds}."), soft_wrap=True)
+    console.print(Text.assemble("To look at: ", (printable(str(folder / "report.html")), "bold")), soft_wrap=True)
 
 
 def render_training(console: Console, result: TrainingResult, folder: Path) -> None:
@@ -263,7 +263,7 @@ def render_training(console: Console, result: TrainingResult, folder: Path) -> N
         f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s.",
         markup=False,
     )
-    console.print(f"{folder}: best, last (bundles), report.html, results.csv, curves.svg", markup=False)
+    console.print(f"{printable(str(folder))}: best, last (bundles), report.html, results.csv, curves.svg", markup=False)
 
 
 def render_study(console: Console, page: StudyPage, folder: Path) -> None:
@@ -276,7 +276,7 @@ def render_study(console: Console, page: StudyPage, folder: Path) -> None:
     console.print(table)
     for line in headline_of_study(page):
         console.print(line, markup=False)
-    console.print(f"{folder}: report.html, report.md, results.csv, curves, runs", markup=False)
+    console.print(f"{printable(str(folder))}: report.html, report.md, results.csv, curves, runs", markup=False)
 
 
 MOST_CLASSES = 20  # of a confusion matrix that is shown whole
@@ -381,7 +381,7 @@ def render_calibration(console: Console, found: Calibration, folder: Path) -> No
         f"{found.images + found.held_out:,}.",
         markup=False,
     )
-    console.print(str(folder), markup=False)
+    console.print(printable(str(folder)), markup=False)
 
 
 def render_export(console: Console, record: ExportRecord, folder: Path) -> None:

@@ -112,7 +112,7 @@ def study(
     with training_progress() as progress:
         progress.step("loading PyTorch")
         if resume is not None:
-            outcome = resume_any(resume, code, progress, cluster)
+            outcome = resume_any(resume, code, progress, cluster, pretrained=pretrained)
         else:
             from spdify.datasets import DataOptions
             from spdify.pipeline.converting import ConversionSettings

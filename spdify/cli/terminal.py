@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from spdify.errors import OutputError, printable
+from spdify.errors import OutputError, encodable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,7 +123,9 @@ def json_text(value: object) -> str:
 
 
 def print_json(value: object) -> None:
-    """Print JSON on stdout and nothing else."""
+    """Print JSON on stdout and nothing else; of texts in a dict, paths for example, what is no UTF-8 is replaced."""
+    if isinstance(value, dict):
+        value = {key: encodable(item) if isinstance(item, str) else item for key, item in value.items()}
     typer.echo(json_text(value))
 
 

@@ -2,7 +2,7 @@
 
 from spdify.datasets.boxes import DetectionSet, LabelledImage, LabelledObject
 from spdify.datasets.detection import FORMS_HINT, is_detection_data, open_detection_data
-from spdify.datasets.fitting import check_normalisation, fit_to, fitted, normalise
+from spdify.datasets.fitting import check_normalisation, fit_to, fitted, image_size, normalise
 from spdify.datasets.images import Files, Images, Pixels
 from spdify.datasets.opening import NAMES, DataOptions, DataSet, mean_and_deviation, open_data
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_normalisation",
     "fit_to",
     "fitted",
+    "image_size",
     "is_detection_data",
     "mean_and_deviation",
     "normalise",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spdify.records import Preprocessing
 
 CHUNK = 1024  # images that are resized at once
+IMAGE_AXES = 3
 CROP_MODES = ("center", "squash")
 
 
@@ -38,11 +39,11 @@ def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
 
     Raises:
         UsageError: The crop mode is one that is not known here.
-        DataError: The images would become larger than any that is read.
+        DataError: The inputs are no images, or the images would become larger than any that is read.
     """
     if how.crop_mode not in CROP_MODES:
         raise UsageError(f"cannot crop images by {how.crop_mode!r}: expected one of {', '.join(CROP_MODES)}")
-    _, height, width = how.input_size
+    height, width = image_size(how)
     wanted = [math.floor(height / how.crop_pct), math.floor(width / how.crop_pct)]
     if how.crop_mode == "center":
         wanted = _covering(wanted[0], wanted[1], *images.shape[-2:])
@@ -55,6 +56,17 @@ def fit_to(images: Tensor, how: Preprocessing) -> Tensor:
     if wanted != list(images.shape[-2:]):
         images = functional.resize(images, wanted, interpolation=_interpolation(how), antialias=True)
     return images if images.shape[-2:] == (height, width) else functional.center_crop(images, [height, width])
+
+
+def image_size(how: Preprocessing) -> tuple[int, int]:
+    """Give the height and width of the inputs.
+
+    Raises:
+        DataError: They are no images.
+    """
+    if len(how.input_size) != IMAGE_AXES:
+        raise DataError(f"cannot make inputs of size {how.input_size} of images: expected C,H,W")
+    return how.input_size[1], how.input_size[2]
 
 
 def _covering(height: int, width: int, old_height: int, old_width: int) -> list[int]:

@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spdify.datasets.images import Files
 from spdify.datasets.paths import plain_text
-from spdify.errors import DataError
+from spdify.errors import DataError, encodable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +114,11 @@ def _classes(folder: Path) -> tuple[str, ...]:
         raise DataError(
             f"cannot read images from {folder}: expected a folder for each class, found {len(classes)}{loose}",
             hint=LAYOUT_HINT,
+        )
+    if odd := next((name for name in classes if name != encodable(name)), None):
+        raise DataError(
+            f"cannot read images from {folder}: the name of the class {printable(odd)} is not UTF-8",
+            hint="Rename its folder, in every split.",
         )
     return classes
 

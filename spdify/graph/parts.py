@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from spdify.graph.tracer import BLOCKS_PACKAGE
-from spdify.records import Part
+from spdify.records import MAX_PARTS, Part
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -72,6 +72,12 @@ def parts_of(model: nn.Module, census: Census, opened: Collection[str] | None = 
         activation_bytes=moved[""],
     )  # fmt: skip
     return (*parts, between)
+
+
+def shown_parts(model: nn.Module, census: Census, opened: Collection[str] | None = None) -> tuple[Part, ...]:
+    """Give the parts for a report; none of a network that has more of them than anybody reads."""
+    parts = parts_of(model, census, opened)
+    return parts if len(parts) <= MAX_PARTS else ()
 
 
 def opened_paths(model: nn.Module, census: Census) -> frozenset[str]:

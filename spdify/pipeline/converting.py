@@ -13,7 +13,7 @@ from spdify.engine import apply, apply_lazily
 from spdify.errors import CheckFailedError, NothingToConvertError, RefusedError, UsageError
 from spdify.graph import survey
 from spdify.graph.census import take_census
-from spdify.graph.parts import parts_of
+from spdify.graph.parts import shown_parts
 from spdify.pipeline.conversion import Conversion, origin_of
 from spdify.pipeline.opening import open_model
 from spdify.pipeline.planning import budget_checks, plan_opened
@@ -150,7 +150,7 @@ def convert_opened(
     if (settings.width_factor, settings.depth_factor) != (1, 1):
         progress("scaling")
         census = take_census(first, opened.inputs, mode="eval")
-        cost, parts = measure(first, census), parts_of(first, census)
+        cost, parts = measure(first, census), shown_parts(first, census)
         scaled = scale(
             opened, width=settings.width_factor, depth=settings.depth_factor, seed=seed,
             make_inputs=_proof_inputs(opened, seed), whole=choose_level(settings.proof, cost) == "model",

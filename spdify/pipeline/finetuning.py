@@ -12,7 +12,7 @@ from torch import nn
 
 from spdify.bundle import check_output, is_bundle, read_record, staged_folder
 from spdify.bundle.locking import locked
-from spdify.datasets import DataOptions, DataSet, Files, open_data
+from spdify.datasets import DataOptions, DataSet, Files, check_normalisation, open_data
 from spdify.errors import DataError, UsageError
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.converting import ConversionSettings
@@ -22,10 +22,13 @@ from spdify.pipeline.run_folder import RUN, RunFolder
 from spdify.pipeline.run_settings import (
     TrainingSettings,
     class_notes,
+    data_place,
     original_of,
     preprocessing_for,
+    require_text,
     run_record,
     training_of,
+    whole_name,
 )
 from spdify.pipeline.running import train_run
 from spdify.pipeline.starting import Start, make_start, write_trained
@@ -92,6 +95,7 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     progress.step("reading the data")
     channels = _channels(model, arguments)
     options = replace(data_options or DataOptions(), channels=channels)
+    require_text(str(output), whole_name(data.spec) if isinstance(data, DataSet) else data_place(data, options.folder))
     dataset = data if isinstance(data, DataSet) else open_data(data, options)
     if dataset.skipped:
         progress.note(f"{len(dataset.skipped)} images cannot be read and are left out: {_few(dataset.skipped)}")
@@ -123,12 +127,13 @@ def finetune(  # noqa: PLR0913 - a model, a data set, a place, and how
     return train_run(folder, dataset, original, accelerator, progress)
 
 
-def resume(
+def resume(  # noqa: PLR0913 - a run, what it needs, and who is told
     folder: str | Path,
     *,
     model: str | nn.Module | None = None,
     code: str | None = None,
     data: DataSet | None = None,
+    track: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Go on with a run that was cut off, with the settings it was started with; bit for bit as if it had not been.
@@ -138,6 +143,8 @@ def resume(
         model: For a network of somebody's own, that network or the source that builds it.
         code: The same, where the run began with a bundle of it.
         data: The data set, where it is open already.
+        track: Trackers that are told from now on. Those that the run had are not, unless they are named again: they
+            send data away, and the folder may be somebody else's.
         progress: Told how it goes.
 
     Returns:
@@ -146,7 +153,7 @@ def resume(
     Raises:
         BundleError: The folder holds no run, or is damaged.
         DataError: The data set is not the one that the run was started with.
-        UsageError: The number of processes is another one.
+        UsageError: The number of processes is another one, or a tracker cannot be told.
         TrainingError: As `finetune` says.
     """
     progress = progress or Progress()
@@ -159,7 +166,10 @@ def resume(
     if (done := place.result()) is not None:
         progress.note(f"{place.path} has come to its end already")
         return done
-    settings = TrainingSettings(run.recipe, run.seed, run.machine, onnx=run.onnx, track=run.track)
+    settings = TrainingSettings(run.recipe, run.seed, run.machine, onnx=run.onnx, track=track)
+    for tracker in run.track:
+        if tracker not in track:
+            progress.note(f"{tracker} was told of this run, and is not any more: --track {tracker} tells it again")
     accelerator = _accelerator(settings, place)
     if accelerator.num_processes != run.processes:
         raise UsageError(
@@ -168,6 +178,7 @@ def resume(
             if run.processes > 1
             else "Resume it without torchrun.",
         )
+    check_normalisation(run.preprocessing.mean, run.preprocessing.std, run.channels)
     progress.step("reading the data")
     options = DataOptions(
         folder=Path(run.data_folder), channels=run.channels, validation_share=run.validation_share,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -187,8 +188,9 @@ class RunFolder:
 
 
 def _damaged(file: Path, error: Exception) -> BundleError:
+    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
     return BundleError(
-        f"cannot read {file}: {error}", hint="The file is damaged: start the run anew in another folder."
+        f"cannot read {file}: {reason}", hint="The file is damaged: start the run anew in another folder."
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from spdify.bundle import is_bundle
 from spdify.datasets import check_normalisation, mean_and_deviation
-from spdify.errors import UsageError
+from spdify.errors import UsageError, encodable, printable
 from spdify.pipeline.conversion import versions
 from spdify.pipeline.opening import build_original
 from spdify.records import DataRecord, Machine, Preprocessing, Recipe, Training, TrainingRun
@@ -78,6 +78,28 @@ def preprocessing_for(dataset: DataSet, start: Start, training: TrainingSettings
     )  # fmt: skip
 
 
+def require_text(*places: str) -> None:
+    """Refuse paths that neither records nor safetensors take: a run or study finds what it has by them.
+
+    Raises:
+        UsageError: One is not UTF-8.
+    """
+    for place in places:
+        if place != encodable(place):
+            raise UsageError(f"cannot train with {printable(place)}: its name is not UTF-8", hint="Rename it.")
+
+
+def whole_name(data: str) -> str:
+    """Give the name of a data set with its full path."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
+
+
+def data_place(data: str, folder: Path) -> str:
+    """Give where data is found: at its own path, or in the folder of known data sets."""
+    return whole_name(data) if ":" in data else str(folder.expanduser().resolve())
+
+
 def class_notes(record: BundleRecord, dataset: DataSet) -> list[str]:
     """Say when a network was trained on other classes of the same number."""
     if not record.classes or len(record.classes) != len(dataset.classes) or record.classes == dataset.classes:
@@ -92,10 +114,9 @@ def run_record(  # noqa: PLR0913 - all that a run is started with
     how: Preprocessing, processes: int, command: str,
 ) -> TrainingRun:  # fmt: skip
     """Put down all that a run is started with."""
-    kind, colon, path = dataset.spec.partition(":")
     return TrainingRun(
         model=type(model).__name__ if isinstance(model, nn.Module) else str(model),
-        data=f"{kind}:{Path(path).expanduser().resolve()}" if colon else dataset.spec,
+        data=whole_name(dataset.spec),
         data_folder=str(options.folder.expanduser().resolve()),
         channels=options.channels,
         validation_share=options.validation_share,

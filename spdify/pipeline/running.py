@@ -54,15 +54,17 @@ def train_run(
             state, history = saved
             try:
                 trainer.load_state(state)
-            except (RuntimeError, KeyError, ValueError) as error:
+                _require_all_epochs(trainer.epoch, history)
+            except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise BundleError(
-                    f"cannot resume {folder.path}: its state is not of this network: {str(error).splitlines()[0]}",
+                    f"cannot resume {folder.path}: its state is not of this network: {reason}",
                     hint="The folder is damaged: start the run anew in another one.",
                 ) from error
             progress.note(f"resumed after epoch {trainer.epoch} of {run.recipe.epochs}")
         log = folder.log if accelerator.is_main_process else _silent
         log(f"{'resumed' if history else 'started'} after epoch {trainer.epoch}, {accelerator.num_processes} processes")
-        if run.track:
+        if accelerator.log_with:
             _init_trackers(accelerator, run)
         validation = dataset.validation
         if isinstance(validation, Pixels) and run.preprocessing.crop_pct == 1:  # else it would be cropped twice
@@ -71,7 +73,7 @@ def train_run(
             history.append(_epoch(trainer, validation, run))
             if accelerator.is_main_process:
                 _save(folder, start, run, trainer, history)
-            if run.track:
+            if accelerator.log_with:
                 accelerator.log(_figures(history[-1]), step=history[-1].epoch)
             log(" ".join(f"{name}={value:.6g}" for name, value in _figures(history[-1]).items()))
             progress.epoch(history[-1], run.recipe.epochs)
@@ -81,6 +83,17 @@ def train_run(
         for tracker in accelerator.trackers:
             tracker.finish()
     return result
+
+
+def _require_all_epochs(epoch: int, history: Sequence[EpochResult]) -> None:
+    """Refuse a history of other epochs than those that the state has behind it.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if type(epoch) is not int or epoch != len(history) or any(r.epoch != i for i, r in enumerate(history, start=1)):
+        msg = f"it is after epoch {epoch!r:.20}, with the figures of {len(history)}"
+        raise ValueError(msg)
 
 
 def _silent(_: str) -> None:

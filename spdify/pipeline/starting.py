@@ -13,7 +13,7 @@ from spdify.engine import apply_lazily, plan_classifier
 from spdify.errors import BundleError, UsageError
 from spdify.exporting import OnnxOptions, describe, export_onnx
 from spdify.graph.census import take_census
-from spdify.graph.parts import parts_of
+from spdify.graph.parts import shown_parts
 from spdify.pipeline.conversion import origin_of, versions
 from spdify.pipeline.converting import ConversionSettings, convert_opened
 from spdify.pipeline.opening import open_model
@@ -210,7 +210,7 @@ def _plain_record(opened: Opened, seed: int, command: str) -> BundleRecord:
 def _plain_report(opened: Opened) -> Report:
     """Give the report of a network that is not converted: its cost."""
     census = take_census(opened.model, opened.inputs, mode="eval")
-    cost, parts = measure(opened.model, census), parts_of(opened.model, census)
+    cost, parts = measure(opened.model, census), shown_parts(opened.model, census)
     return Report(
         model=opened.source.name, rulebook=NO_RULES, before=cost, after=cost, sites=(), decisions=(),
         parts_before=parts, parts_after=parts,

@@ -31,18 +31,19 @@ from spdify.pipeline.opening import open_model
 from spdify.pipeline.planning import plan_opened
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_folder import RUN, RunFolder
-from spdify.pipeline.run_settings import TrainingSettings, original_of
+from spdify.pipeline.run_settings import TrainingSettings, data_place, original_of, require_text
 from spdify.pipeline.starting import NO_RULES
-from spdify.records import Kind, Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun
+from spdify.records import Kind, Machine, MeasuredModel, ParamValue, Recipe, Record, StudyRun, Words
 from spdify.reporting.studies import StudyPage, study_files
 from spdify.rewrites import REGISTRY, Rewrite
 from spdify.rulebook import load_rules, split_name
+from spdify.sources import parse_spec
 from spdify.training import paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from spdify.datasets import DataSet
     from spdify.pipeline.opening import Opened
@@ -99,7 +100,7 @@ class Study(Record):
     channels: int = 3
     reparameterize: bool = False
     data: str = "cifar10"
-    data_folder: str = "data"
+    data_folder: Words = "data"
     validation_share: float = 0.1
     skip_corrupt: bool = False
     from_disk: bool = False
@@ -110,7 +111,7 @@ class Study(Record):
     sizes: tuple[int, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    command: str = ""
+    command: Words = ""
 
     @property
     def books(self) -> dict[str, tuple[str, ...]]:
@@ -189,6 +190,9 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
     folder, progress = Path(output), progress or Progress()
     refuse_other_training(study.model)
     check_output(folder, overwrite=overwrite, marker=STUDY, kind=Study)
+    books = (*study.rules, *(book for books in study.contenders for book in books))
+    place = data_place(study.data, Path(study.data_folder))
+    require_text(str(output), study.model, *books, study.checkpoint or "", place)
     _check(study, cluster)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=download))
@@ -205,27 +209,58 @@ def run_study(  # noqa: PLR0913 - a study, a place, and how
             stack.enter_context(locked(folder))  # nobody else may be writing what is replaced
         stage = stack.enter_context(staged_folder(folder, overwrite=overwrite, marker=STUDY, kind=Study))
         (stage / STUDY).write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return _go(study, folder, code, progress, dataset, cluster)
+    named = code if is_bundle(study.model) else study.model
+    return _go(study, folder, named, progress, dataset, cluster)
 
 
 def resume_study(
     folder: str | Path,
     *,
     code: str | None = None,
+    pretrained: bool = False,
     progress: Progress | None = None,
     cluster: ClusterSettings | None = None,
 ) -> StudyPage:
     """Go on with a study that was cut off; runs that have ended are not repeated.
 
+    The folder may be somebody else's: code that it names is not run, and nothing is fetched, unless the caller says so.
+
+    Args:
+        folder: Of the study.
+        code: The network, where it is code of one's own, or where one of the Hugging Face Hub must be fetched again.
+        pretrained: Whether the registry's weights may be fetched for runs that have not begun.
+        progress: Told how it goes.
+        cluster: As `run_study` takes it.
+
     Raises:
         BundleError: The folder holds no study.
+        UsageError: Code would be run, or something fetched, that the caller has not named.
         SpdifyError: As `run_study` says.
     """
     study, progress = read_study(Path(folder)), progress or Progress()
     _check(study, cluster)
+    _require_named(study, Path(folder), code, pretrained=pretrained)
     progress.step("reading the data")
     dataset = open_data(study.data, _data_options(study, download=False))
     return _go(study, Path(folder), code, progress, dataset, cluster)
+
+
+def _require_named(study: Study, folder: Path, code: str | None, *, pretrained: bool) -> None:
+    """Refuse to run code, or to fetch anything, on the word of a file alone."""
+    if is_bundle(study.model):  # which holds all but code, and that is asked for where it is loaded
+        return
+    kind, begun = parse_spec(study.model).kind, all((_place(folder, task) / RUN).exists() for task in _tasks(study))
+    if code is None and (kind == "code" or (kind == "hf-hub" and not begun)):
+        what = "is code, which would be run" if kind == "code" else "would be fetched for runs that have not begun"
+        raise UsageError(
+            f"cannot go on with {folder}: its network {study.model} {what}",
+            hint=f"If you trust it, name it again: --code {study.model} (in Python: code=...).",
+        )
+    if study.pretrained and not pretrained and not begun:
+        raise UsageError(
+            f"cannot go on with {folder}: weights of {study.model} would be fetched for runs that have not begun",
+            hint="If that is meant, say so again: --pretrained (in Python: pretrained=True).",
+        )
 
 
 def is_study(folder: str | Path) -> bool:
@@ -292,6 +327,10 @@ def _tasks(study: Study) -> list[_Task]:
     return [_Task(arm, size, seed) for seed in study.seeds for size in _sizes(study) for arm in study.arms]
 
 
+def _place(folder: Path, task: _Task) -> Path:
+    return folder / RUNS / task.folder
+
+
 def _data_options(study: Study, *, download: bool) -> DataOptions:
     return DataOptions(
         folder=Path(study.data_folder), download=download, channels=study.channels, from_disk=study.from_disk,
@@ -306,7 +345,7 @@ def _sizes(study: Study) -> Sequence[int | None]:
 def _go(  # noqa: PLR0913 - a study, a place, and how
     study: Study, folder: Path, code: str | None, progress: Progress, dataset: DataSet, cluster: ClusterSettings | None
 ) -> StudyPage:
-    # Code of one's own may lie elsewhere by now.
+    # What is run is `code` alone, which the caller has named; code of one's own may lie elsewhere by now, too.
     model = code if code is not None and not is_bundle(study.model) else study.model
     with locked(folder):
         tasks = _tasks(study)
@@ -316,7 +355,7 @@ def _go(  # noqa: PLR0913 - a study, a place, and how
                 _train(study, folder, task, model, dataset, code, progress)
         else:
             _train_on(cluster, study, folder, tasks, model, code, progress)
-        runs = [_read(folder, task) for task in tasks]
+        runs = [_read(folder, task, dataset) for task in tasks]
         progress.step("comparing")
         return _write(study, folder, dataset, runs, code)
 
@@ -325,11 +364,11 @@ def _train(  # noqa: PLR0913 - what to train, on what, where
     study: Study, folder: Path, task: _Task, model: str, dataset: DataSet, code: str | None, progress: Progress
 ) -> None:  # fmt: skip
     """Start one run, or go on with it; one that has ended is left as it is."""
-    place = RunFolder(folder / RUNS / task.folder)
+    place = RunFolder(_place(folder, task))
     if not (place.path / RUN).exists():
         _start(study, task, place.path, model, dataset, code, progress)
     elif place.result() is None:
-        resume(place.path, model=model, code=code, data=dataset, progress=progress)
+        resume(place.path, code=code, data=dataset, progress=progress)
 
 
 def _train_on(  # noqa: PLR0913 - what to train, where
@@ -341,7 +380,7 @@ def _train_on(  # noqa: PLR0913 - what to train, where
     Raises:
         TrainingError: A run was lost more often than it may be.
     """
-    left = [task for task in tasks if RunFolder(folder / RUNS / task.folder).result() is None]
+    left = [task for task in tasks if RunFolder(_place(folder, task)).result() is None]
     calls = [
         Task(task.folder, partial(_train_there, study, folder.resolve(), task, model, code, cluster.cpus))
         for task in left
@@ -412,15 +451,28 @@ def _build(study: Study, task: _Task, dataset: DataSet) -> BuildArguments:
     return build
 
 
-def _read(folder: Path, task: _Task) -> StudyRun:
-    place = RunFolder(folder / RUNS / task.folder)
+def _read(folder: Path, task: _Task, dataset: DataSet) -> StudyRun:
+    place = RunFolder(_place(folder, task))
     result, history = place.result(), place.history()
     if result is None or not history:
         raise BundleError(f"cannot read {place.path}: it has not come to its end", hint="Go on with it by --resume.")
+    if result.split not in dataset.splits:
+        raise BundleError(f"cannot read {place.path}: it was measured on {result.split} images, and there are none")
     size = place.run().preprocessing.input_size[1]
     return StudyRun(
         folder=f"{RUNS}/{task.folder}", arm=task.arm, size=size, seed=task.seed, result=result, history=tuple(history)
     )
+
+
+def _correct(folder: Path, run: StudyRun, dataset: DataSet) -> Tensor:
+    """Give whether each image of a split was put into its class."""
+    found, images = RunFolder(folder / run.folder).scores().correct, len(dataset.splits[run.result.split])
+    if found.shape != (images,):
+        raise BundleError(
+            f"cannot read the scores of {folder / run.folder}: expected {images} images, got {tuple(found.shape)}",
+            hint="The file is damaged: start the run anew.",
+        )
+    return found
 
 
 def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun], code: str | None) -> StudyPage:
@@ -429,7 +481,7 @@ def _write(study: Study, folder: Path, dataset: DataSet, runs: Sequence[StudyRun
     differences = {}
     for size in sizes if study.compare else ():
         right = {
-            arm: [RunFolder(folder / run.folder).scores().correct for run in runs if (run.arm, run.size) == (arm, size)]
+            arm: [_correct(folder, run, dataset) for run in runs if (run.arm, run.size) == (arm, size)]
             for arm in study.arms
         }
         for arm in study.arms:
@@ -463,7 +515,7 @@ def _starts(
             measured = evaluate(
                 place.start, data=dataset, split=run.result.split, machine=study.machine,
                 normalisation=Normalisation(mean=how.mean, std=how.std),
-                code=(code or study.model) if own else None,
+                code=code if own else None,
             )  # fmt: skip
             if isinstance(measured, MeasuredModel):
                 found[run.arm, run.size] = measured.evaluation.top1
@@ -476,6 +528,6 @@ def _times(study: Study, folder: Path, runs: Sequence[StudyRun], size: int, code
         run.arm: RunFolder(folder / run.folder).best for run in runs if (run.size, run.seed) == (size, study.seeds[0])
     }
     networks: dict[str, nn.Module] = {
-        arm: load(best, model=original_of(study.model, code, read_record(best))) for arm, best in chosen.items()
+        arm: load(best, model=original_of(None, code, read_record(best))) for arm, best in chosen.items()
     }
     return seconds_per_image(networks, torch.zeros(TIMED_BATCH, study.channels, size, size))

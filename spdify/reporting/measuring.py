@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spdify.graph.parts import opened_paths, parts_of
+from spdify.graph.parts import opened_paths, shown_parts
 from spdify.records import Measure, Report, SiteCost
 from spdify.reporting.taps import ReadPositions, kernels_of
 
@@ -106,8 +106,8 @@ def make_report(  # noqa: PLR0913 - the two models with their censuses, and what
         proof=proof,
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes,
-        parts_before=parts_of(model, before, opened),
-        parts_after=parts_of(converted, after, opened),
+        parts_before=shown_parts(model, before, opened),
+        parts_after=shown_parts(converted, after, opened),
         kernels=kernels_of(model, converted, plan),
     )
 
@@ -121,6 +121,6 @@ def compare_models(name: str, model: nn.Module, before: Census, other: nn.Module
         after=measure(other, after),
         sites=(),
         decisions=(),
-        parts_before=parts_of(model, before),
-        parts_after=parts_of(other, after),
+        parts_before=shown_parts(model, before),
+        parts_after=shown_parts(other, after),
     )

@@ -87,7 +87,7 @@ def pairs_of(report: Report) -> tuple[Pair, ...]:
         matcher = SequenceMatcher(None, [p.path for p in befores], [p.path for p in afters], autojunk=False)
         return _paired(report, matcher.get_opcodes())
     first, second = (_runs(parts, inputs) for parts, inputs in zip((befores, afters), both_inputs(report), strict=True))
-    aligned = SequenceMatcher(None, [side for side, *_ in first], [side for side, *_ in second], autojunk=False)
+    aligned = SequenceMatcher(None, [side for side, *_ in first], [side for side, *_ in second])
     spans = []
     for _, a, b, c, d in aligned.get_opcodes():
         for one, other in zip_longest(first[a:b], second[c:d]):

@@ -35,6 +35,8 @@ PAINTED = {
 }  # fmt: skip
 ROW, CHARACTER = 18, 6.4  # height of a row and width of a character, in pixels at 11 px
 STEPS = 5  # of an axis of changes
+ALIKE = 1e-6  # share of a number by which others differ at least, to be drawn apart
+SMALLEST = 1e-8  # range that is drawn
 MARK = 1.5  # width of one, in pixels
 SERIES = {"converted": "#2f7d5b", "original": "#c0572b"}  # told apart by their dashes, too
 DASHES = {"converted": "", "original": "5 3"}
@@ -368,7 +370,10 @@ def _line_legend(lines: Sequence[Line], x: float) -> list[str]:
 
 def _ticks(least: float, most: float, *, whole: bool = False) -> list[float]:
     """Give round numbers around a range: 1, 2 or 5 times a power of ten apart."""
-    room = (most - least) or abs(most) or 1.0
+    room, largest = most - least, max(abs(least), abs(most))
+    if room <= ALIKE * largest:  # else the lines would fall together
+        room = largest
+    room = room if room > SMALLEST else 1.0
     step = 10.0 ** math.floor(math.log10(room / STEPS))
     step *= next(factor for factor in (1, 2, 5, 10) if room / (step * factor) <= STEPS + 1)
     step = max(step, 1.0) if whole else step

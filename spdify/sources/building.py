@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spdify.errors import SourceError, UsageError
+from spdify.errors import SourceError, UsageError, encodable
 from spdify.sources.checkpoint import load_checkpoint_file
 from spdify.sources.code_source import build_code
 from spdify.sources.options import BuildOptions
@@ -83,7 +83,7 @@ def _build_for(checkpoint: str | Path, parsed: ParsedSpec, options: BuildOptions
     else:  # what translates names may look at weights
         loaded = _build(parsed, options) if is_hollow(loaded.model) else loaded
         load_weights(loaded.model, state, where=where)
-    loaded.source = loaded.source.model_copy(update={"weights": Path(checkpoint).name})
+    loaded.source = loaded.source.model_copy(update={"weights": encodable(Path(checkpoint).name)})
     return loaded
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
-from spdify.datasets import Pixels, fitted, normalise
+from spdify.datasets import Pixels, fitted, image_size, normalise
 from spdify.errors import UsageError
 from spdify.training.randomness import generator_at, seed_all
 from spdify.training.reading import Part, read_batches
@@ -250,10 +250,9 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: Images, common: Common) -> None:
         recipe, how = common.recipe, common.how
-        self._images, self._seed = images, common.seed
-        _, height, width = how.input_size
+        self._images, self._seed, size = images, common.seed, image_size(how)
         try:
-            self._transform = self._made(recipe, how, common, (height, width))
+            self._transform = self._made(recipe, how, common, size)
         except (AssertionError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"cannot augment by aa={recipe.aa!r}: {str(error) or type(error).__name__}",

@@ -77,7 +77,7 @@ def unpack(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401 - what
 
     Raises:
         KeyError: A tensor is missing.
-        ValueError: The text is no such JSON.
+        ValueError: The text is no such JSON, or a memory format is for other axes.
     """
 
     def put(value: Any) -> Any:  # noqa: ANN401
@@ -88,6 +88,9 @@ def unpack(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401 - what
         if TENSOR in value:
             format_ = FORMATS.get(value[FORMAT])
             tensor = tensors[value[TENSOR]]
+            if format_ is not None and format_.ndim != tensor.ndim:
+                msg = f"a tensor of {tensor.ndim} axes cannot be {value[FORMAT]}"
+                raise ValueError(msg)
             return tensor if format_ is None else tensor.contiguous(memory_format=format_.format)
         if DTYPE in value:
             return _dtype(value[DTYPE])

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,3 +290,16 @@ def test_folding_a_bundle(spdify: Spdify, bundle: Path) -> None:
 def test_quantized_already(spdify: Spdify) -> None:
     args = ("tv:quantized_mobilenet_v2", "--model-kwargs", "quantize=True", "-o", "out")
     fails(spdify, *args, told=["it is quantized already", "without quantize=True"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes there")
+def test_a_name_that_is_not_utf8_costs_nobody_his_work(
+    spdify: Spdify, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = os.fsdecode(b"o\xff")
+    monkeypatch.setattr(sys, "argv", ["spdify", "convert", place])
+    made = json.loads(spdify("convert", *NET, "-o", place, "--json").stdout)
+    assert made["folder"] == "o\ufffd"
+    record = json.loads((folder / place / "spdify.json").read_text())
+    assert record["command"] == "spdify convert 'o\ufffd'"
+    assert "Written to o\ufffd" in spdify("convert", *NET, "-o", place, "--overwrite").stdout

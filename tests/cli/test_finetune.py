@@ -63,7 +63,7 @@ def test_comparison(spdify: Spdify, folder: Path) -> None:
     study = json.loads((folder / "study" / "study.json").read_text())
     assert study["recipe"]["new_lr_factor"] == 1  # one rate for both
     assert Path(study["data_folder"]).is_absolute()
-    many = json.loads(spdify("finetune", "--resume", "study", "--json", "-q").stdout)
+    many = json.loads(spdify("finetune", "--resume", "study", "--code", "net.py:build", "--json", "-q").stdout)
     assert [run["arm"] for run in many["runs"]] == ["converted", "original"]
 
 

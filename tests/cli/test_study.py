@@ -37,7 +37,7 @@ def test_study(spdify: Spdify, folder: Path, network: str) -> None:
     assert (place / "report.html").exists()
     study = json.loads((place / "study.json").read_text())
     assert study["contenders"] == [["spd", "se"]]
-    again = json.loads(spdify("study", "--resume", str(place), "--json", "-q").stdout)
+    again = json.loads(spdify("study", "--resume", str(place), "--code", network, "--json", "-q").stdout)
     assert [run["arm"] for run in again["runs"]] == ["spd+se", "original"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,6 +88,14 @@ def test_wrong_layouts(
     with pytest.raises(DataError, match=words) as caught:
         image_folder(tmp_path / "data", 3)
     assert caught.value.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes there")
+def test_a_class_whose_name_is_not_utf8_is_told(write_images: Callable[..., Path]) -> None:
+    root = write_images("data", ("a", "b"), 1)
+    (root / "b").rename(root / os.fsdecode(b"b\xff"))
+    with pytest.raises(DataError, match="the name of the class b\ufffd is not UTF-8"):
+        image_folder(root, 3)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

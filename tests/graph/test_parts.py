@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from spdify.graph import take_census
-from spdify.graph.parts import parts_of
+from spdify.graph.parts import parts_of, shown_parts
 from spdify.records import Inputs, InputSpec
 from spdify.reporting import measure
 
@@ -96,3 +96,11 @@ def test_what_is_called_past_its_hooks_is_seen_by_what_it_calls() -> None:
 
     part, _ = parts(Net(), 1, 3, 8, 8)
     assert (part.path, part.input, part.output) == ("block", (1, 3, 8, 8), (1, 4, 8, 8))
+
+
+def test_more_parts_than_anybody_reads_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(9)))
+    census = take_census(model, Inputs(args=(InputSpec(shape=(1, 3, 4, 4)),)), mode="eval")
+    assert len(shown_parts(model, census)) == 10
+    monkeypatch.setattr("spdify.graph.parts.MAX_PARTS", 9)
+    assert shown_parts(model, census) == ()

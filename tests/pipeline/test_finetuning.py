@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import spdify
 from spdify.bundle import locking, read_record, read_report
@@ -23,6 +25,7 @@ from spdify.pipeline.evaluating import evaluate
 from spdify.pipeline.finetuning import finetune, resume
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.run_settings import TrainingSettings
+from spdify.pipeline.studying import Study, run_study
 from spdify.records import EpochResult, Machine, TrainingResult
 from spdify.training import Trainer, make_recipe
 from tests.pipeline.training_networks import tiny
@@ -307,6 +310,17 @@ def test_refusals_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_paths_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"o\xff")
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        train(odd)
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        train(tmp_path / "run", data=f"imagefolder:{odd}")
+    with pytest.raises(UsageError, match=r"o\ufffd.*: its name is not UTF-8"):
+        run_study(Study(model=str(odd / "net.py:make"), data="digits", recipe=RECIPE), tmp_path / "study")
+    assert not list(tmp_path.iterdir())
+
+
 def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError, match=r"cannot read .*run\.json"):
         resume(tmp_path)
@@ -323,6 +337,19 @@ def test_resume_refuses_what_would_not_be_the_same(tmp_path: Path, monkeypatch: 
         resume(tmp_path / "run", model=tiny())
 
 
+def test_a_tracker_is_not_told_because_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", lambda *args, **_: told.append(args))
+    with pytest.raises(Killed):
+        train(tmp_path / "run", progress=killed_after(1))
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run | {"track": ["wandb", "nosuch"]}))
+    notes: list[str] = []
+    resume(tmp_path / "run", model=tiny(), progress=Progress(note=notes.append))
+    assert not told
+    assert notes[0] == "wandb was told of this run, and is not any more: --track wandb tells it again"
+
+
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     for name, width in (("a", 8), ("b", 12)):
         with pytest.raises(Killed):
@@ -333,6 +360,56 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(BundleError, match="cannot read"):
         resume(tmp_path / "a", model=tiny())
+
+
+DAMAGED_STATES = {
+    "a number": {"state": "5"},
+    "a list": {"state": "[]"},
+    "no epoch": {"state": '{"$pairs": [["network", 1]]}'},
+    "another format": {"$format": "channels_last_3d"},
+    "no history": {"history": "[]"},
+    "a loss without end": {"train_loss": float("inf")},
+    "an epoch without end": {"epoch": 10**400},
+    "a share of more than all": {"validation": {"top1": 1e308}},
+}
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a run that was cut off after its first epoch, not to be changed."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    with pytest.raises(Killed):
+        train(folder, progress=killed_after(1))
+    return folder
+
+
+@pytest.mark.parametrize("name", DAMAGED_STATES)
+def test_a_damaged_state_is_told(name: str, cut: Path, tmp_path: Path) -> None:
+    file = shutil.copytree(cut, tmp_path / "run") / "state.safetensors"
+    tensors, changes = load_file(file), dict(DAMAGED_STATES[name])
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    metadata |= {key: changes.pop(key) for key in ("state", "history") if key in changes}
+    if (format_ := changes.pop("$format", None)) is not None:
+        metadata["state"] = metadata["state"].replace('"$format": ""', f'"$format": "{format_}"')
+    if changes:
+        (first,) = json.loads(metadata["history"])
+        inner = changes.pop("validation", {})
+        metadata["history"] = json.dumps([first | changes | {"validation": first["validation"] | inner}])
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(BundleError, match=r"state\.safetensors: |its state is not of this network: ."):
+        resume(tmp_path / "run", model=tiny())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"input_size": [3, 32]}, "expected C,H,W"), ({"mean": [0.5, 0.5]}, "cannot normalise")]
+)
+def test_preprocessing_of_no_images_is_told(changes: dict[str, object], words: str, cut: Path, tmp_path: Path) -> None:
+    file = shutil.copytree(cut, tmp_path / "run") / "run.json"
+    run = json.loads(file.read_text())
+    file.write_text(json.dumps(run | {"preprocessing": run["preprocessing"] | changes}))
+    with pytest.raises(spdify.SpdifyError, match=words):
+        resume(tmp_path / "run", model=tiny())
 
 
 def test_onnx_that_cannot_be_had_ends_the_run_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import spdify
 from spdify.bundle import locking, read_record
@@ -44,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert is_study(place)
     assert not (place / "report.md").exists()
     notes: list[str] = []
-    page = resume_study(place, progress=Progress(note=notes.append))
+    page = resume_study(place, code=CODE, progress=Progress(note=notes.append))
     assert len(page.runs) == 8
     assert "resumed after epoch 1 of 2" in notes
     return place
@@ -124,6 +126,58 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_of_other_images_are_told(folder: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(folder, tmp_path / "study")
+    file = place / "runs" / "original-16-seed1" / "scores.safetensors"
+    save_file({name: tensor[:-1].contiguous() for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(BundleError, match=r"cannot read the scores of .*original-16-seed1: expected 359 images"):
+        resume_study(place, code=CODE)
+    result = file.with_name("result.json")
+    result.write_text(result.read_text().replace('"split": "test"', '"split": "train"'))
+    with pytest.raises(BundleError, match="expected 1295 images"):
+        resume_study(place, code=CODE)
+
+
+def left_by_somebody(folder: Path, **changes: object) -> Path:
+    folder.mkdir()
+    (folder / "study.json").write_text(STUDY.model_copy(update=changes).model_dump_json())
+    return folder
+
+
+def test_code_that_a_study_names_is_not_run(tmp_path: Path) -> None:
+    code = tmp_path / "evil.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nmake = None\n")
+    for model in (f"{code}:make", "antigravity:geohash"):
+        place = left_by_somebody(tmp_path / model.rpartition(":")[2], model=model)
+        with pytest.raises(UsageError, match="is code, which would be run") as caught:
+            resume_study(place)
+        assert f"--code {model}" in caught.value.hint
+    assert not (tmp_path / "ran").exists()
+    assert "antigravity" not in sys.modules
+
+
+def test_nothing_is_fetched_because_a_study_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def fetch(model: str, *_: object, build: dict[str, bool], **__: object) -> None:
+        asked.append((model, build["pretrained"]))
+        raise Killed
+
+    monkeypatch.setattr("spdify.pipeline.studying.finetune", fetch)
+    weights = left_by_somebody(tmp_path / "weights", model="test_resnet", pretrained=True)
+    with pytest.raises(UsageError, match="weights of test_resnet would be fetched") as caught:
+        resume_study(weights)
+    assert "--pretrained" in caught.value.hint
+    hub = left_by_somebody(tmp_path / "hub", model="hf-hub:some/body")
+    with pytest.raises(UsageError, match="hf-hub:some/body would be fetched"):
+        resume_study(hub)
+    assert not asked
+    for resumed in (lambda: resume_study(weights, pretrained=True), lambda: resume_study(hub, code="hf-hub:some/body")):
+        with pytest.raises(Killed):
+            resumed()
+    assert asked == [("test_resnet", True), ("hf-hub:some/body", False)]
+
+
 CONTEST = STUDY.model_copy(
     update={
         "model": CODE.replace(":tiny", ":staged"), "sizes": (8,), "contenders": (("spd",), ("spd", "cbam")),
@@ -172,7 +226,7 @@ def test_page_of_a_contest(contest: tuple[Path, StudyPage]) -> None:
 
 def test_a_contest_is_resumed(contest: tuple[Path, StudyPage]) -> None:
     folder, page = contest
-    again = resume_study(folder)
+    again = resume_study(folder, code=CONTEST.model)
     assert [run.result for run in again.runs] == [run.result for run in page.runs]
 
 

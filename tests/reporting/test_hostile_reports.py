@@ -9,7 +9,7 @@ import pytest
 
 from spdify.bundle import read_report
 from spdify.errors import BundleError
-from spdify.records import Geometry
+from spdify.records import MAX_PARTS, Geometry
 from spdify.reporting import report_markdown, report_page
 
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from spdify.records import Report
 
 HUGE = 10**400
+LIMIT = {"text": "macs=+1", "quantity": "macs", "original": 1, "allowed": 1}
+PART = {"path": "a", "type_name": "A", "params": 1, "macs": 1, "activation_bytes": 1}
+
+
+def budget(*, cost: object = 1, limit: object = LIMIT, **site: object) -> dict[str, object]:
+    forms = [{"name": "a", "cost": {} if cost is None else {"macs": cost}}]
+    whole = {"site": "x", "size": [1, 1], "rewrite": "r", "forms": forms, "standard": "a", **site}
+    return {"limits": [limit], "prefer": "last", "sites": [whole]}
+
+
 REFUSED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "inputs of no size": (("origin", "inputs", 0, "args", 0, "shape"), [1, 3, 0, 0]),
     "no origins": (("kernels", 0, "after", 0, "origins"), []),
@@ -36,6 +46,15 @@ REFUSED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "huge padding": (("decisions", 0, "site", "geometry", "padding"), [2**30, 3]),
     "huge costs": (("before", "params"), HUGE),
     "negative costs": (("parts_after", 0, "macs"), -1),
+    "no forms": (("budget",), budget(forms=[])),
+    "no cost": (("budget",), budget(cost=None)),
+    "a huge cost": (("budget",), budget(cost=HUGE)),
+    "a cost that is no number": (("budget",), budget(cost=float("nan"))),
+    "a huge limit": (("budget",), budget(limit=LIMIT | {"original": HUGE})),
+    "a form that there is not": (("budget",), budget(chosen="b")),
+    "huge memory": (("peak_memory_bytes",), HUGE),
+    "parts at one path": (("parts_before",), [PART] * 3),
+    "parts without end": (("parts_after",), [PART | {"path": f"p{i}"} for i in range(MAX_PARTS + 1)]),
     "a negative shape": (("parts_after", 0, "output"), [1, -4, -4, -4]),
 }  # fmt: skip
 SHOWN: dict[str, tuple[tuple[Any, ...], Any]] = {
@@ -44,6 +63,8 @@ SHOWN: dict[str, tuple[tuple[Any, ...], Any]] = {
     "no parts before": (("parts_before",), []),
     "no sites": (("sites",), []),
     "an output of one axis": (("parts_after", 0, "output"), [7]),
+    "a budget": (("budget",), budget()),
+    "parts at many paths": (("parts_after",), [PART | {"path": f"p{i}"} for i in range(MAX_PARTS)]),
     "turned text": (("model",), "a\u202eb\x1b[2J"),
 }  # fmt: skip
 

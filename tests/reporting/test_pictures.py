@@ -52,6 +52,12 @@ def test_ticks_hold_the_range(least: float, most: float, whole: bool) -> None:
         assert all(tick == int(tick) for tick in ticks)
 
 
+@pytest.mark.parametrize("points", [(1.0, 1.0 + 1e-15), (1e-12, 2e-12), (0, 5e-324), (-3e38, 3e38), (3e38, 3e38)])
+def test_losses_that_hardly_differ_are_drawn(points: tuple[float, float]) -> None:
+    line = Line("a", "converted", list(enumerate(points, start=1)))
+    assert "nan" not in line_chart("t", "d", [line], across="epoch", up="loss")
+
+
 def test_dots_are_where_they_belong_and_their_names_apart() -> None:
     dots = [Dot("a", 1, 50), Dot("b", 1, 50, 2.0), Dot("o", 3, 40, kind="original")]
     picture = ET.fromstring(dot_chart("t", "d", dots, across="x", up="y"))  # noqa: S314 - our own
