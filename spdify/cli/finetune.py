@@ -251,8 +251,7 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
         if after != before and not (asked.output / "result.json").exists():
             code = asked.code or (asked.model if _is_code(asked.model) else None)
             more = ["--code", code] if code else []
-            if asked.cluster is not None:
-                more += ["--engine", "ray"]
+            more += o.cluster_arguments(asked.cluster)
             progress.note("go on with: " + shlex.join(["spdify", asked.name, "--resume", str(asked.output), *more]))
         raise
 

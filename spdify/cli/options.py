@@ -370,3 +370,19 @@ def cluster_settings(
     if named := [option for option, value in given.items() if value is not None]:
         raise UsageError(f"cannot use {', '.join(named)} on this machine alone", hint="Add --engine ray.")
     return None
+
+
+def cluster_arguments(settings: ClusterSettings | None) -> list[str]:
+    """Give the options that lead to these settings, but for what is the default."""
+    from spdify.pipeline.clusters import ClusterSettings
+
+    if settings is None:
+        return []
+    own = ClusterSettings()
+    given = {
+        "--address": (settings.address, own.address), "--task-cpus": (settings.cpus, own.cpus),
+        "--task-gpus": (settings.gpus, own.gpus), "--task-memory": (settings.memory_gb, own.memory_gb),
+        "--retries": (settings.retries, own.retries),
+    }  # fmt: skip
+    words = [(option, f"{value}") for option, (value, usual) in given.items() if value != usual]
+    return ["--engine", "ray", *(word for pair in words for word in pair)]
