@@ -262,15 +262,15 @@ TaskCpus = Annotated[
 TaskGpus = Annotated[
     float | None,
     typer.Option(
-        metavar="N", min=0, help="GPUs of one task, or its part of one (default: 0).", rich_help_panel=CLUSTER,
-        show_default=False,
+        metavar="N", min=0, help="GPUs of one task, or its part of one (default: 0, it sees none).",
+        rich_help_panel=CLUSTER, show_default=False,
     ),
 ]  # fmt: skip
 TaskMemory = Annotated[
     float | None,
     typer.Option(
-        metavar="GB", min=0.1, help="Memory that one task reserves on its node.", rich_help_panel=CLUSTER,
-        show_default=False,
+        metavar="GB", min=0.1, help="Memory that one task reserves on its node, and may hold in a sweep.",
+        rich_help_panel=CLUSTER, show_default=False,
     ),
 ]  # fmt: skip
 Retries = Annotated[
