@@ -37,6 +37,24 @@ except SpdifyError as error:
 finally:
     cluster.shutdown()
 """
+#: The only node that fits a task is lost, and another comes.
+LAST_NODE = f"""
+from ray.cluster_utils import Cluster
+node = dict({NODE})
+cluster = Cluster(initialize_head=True, head_node_args=node | dict(num_cpus=0))
+cluster.add_node(**node)
+def say(text):
+    print(text)
+    cluster.add_node(**node)
+try:
+    with connected(ClusterSettings(cluster.address), say) as one:
+        ends = one.run([Task(str(n), partial(time.sleep, 3)) for n in range(3)])
+        print(next(ends).name)
+        cluster.remove_node(*cluster.worker_nodes, allow_graceful=False)
+        print(sorted(end.name + end.lost for end in ends))
+finally:
+    cluster.shutdown()
+"""
 #: Every task is killed for its memory, each time.
 MEMORY = f"""
 from ray.cluster_utils import Cluster
@@ -75,6 +93,12 @@ def _said(script: str) -> str:
 
 def test_a_task_is_not_lost_with_the_cluster() -> None:
     assert "lost the cluster: The task's local raylet died" in _said(RAYLET)
+
+
+def test_the_last_node_that_fits_may_come_back() -> None:
+    said = _said(LAST_NODE).splitlines()
+    assert "no node is left that fits a task: waiting for one to come back" in said
+    assert "['1', '2']" in said
 
 
 def test_memory_kills_are_limited_by_retries() -> None:
