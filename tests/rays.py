@@ -20,18 +20,18 @@ needs_ray = [
 
 
 @contextmanager
-def two_nodes() -> Iterator[Any]:
-    """Start a cluster with one core on each of two nodes; its `address` is for `--address`."""
+def two_nodes(cores: int = 1) -> Iterator[Any]:
+    """Start a cluster with one core, or more, on each of two nodes; its `address` is for `--address`."""
     pytest.importorskip("ray", reason="needs the extra `ray`")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     memory = {"object_store_memory": 100 * 2**20}
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "num_gpus": 0} | memory
+        initialize_head=True, head_node_args={"num_cpus": cores, "include_dashboard": False, "num_gpus": 0} | memory
     )
     try:
-        cluster.add_node(num_cpus=1, num_gpus=0, **memory)
+        cluster.add_node(num_cpus=cores, num_gpus=0, **memory)
         yield cluster
     finally:
         cluster.shutdown()

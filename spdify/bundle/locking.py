@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK = ".lock"
-ATTEMPTS = 10
+PATIENCE_SECONDS = 2.0  # workers of a killed run are still ending
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; it is made if need be.
+def locked(folder: Path, *, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Hold a folder for this process alone; it is made if need be, and waited for if another has it.
 
     Raises:
-        UsageError: Another run holds it, or the system has no such locks.
+        UsageError: Another run holds it, or the system or the storage has no such locks.
         BundleError: The folder cannot be made, or holds a link.
     """
     try:
@@ -39,18 +39,24 @@ def locked(folder: Path) -> Iterator[None]:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise BundleError(f"cannot write to {folder}: {reason}", hint="Choose another with -o DIR.") from error
     try:
-        for attempt in range(ATTEMPTS):
+        deadline = time.monotonic() + patience
+        while True:
             try:
                 # The system lets go of it when the process ends, however it ends, and its workers with it.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
-                if attempt == ATTEMPTS - 1:
+            except (BlockingIOError, PermissionError) as error:
+                if time.monotonic() > deadline:
                     raise UsageError(
                         f"cannot write into {folder}: another run is writing there",
                         hint="Wait for it to end, or give another folder with -o.",
                     ) from error
-            time.sleep(0.2)  # workers of a killed run are still ending
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write into {folder}: its storage gives no locks ({error.strerror})",
+                    hint="Mount it with locks (NFS: lock service; Lustre: -o flock), or give another folder with -o.",
+                ) from error
+            time.sleep(0.2)
         yield
     finally:
         os.close(lock)

@@ -35,6 +35,10 @@ class SpdifyGroup(TyperGroup):
         except KeyboardInterrupt as error:
             _tell(INTERRUPTED, "")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from error
+        except SystemExit as error:
+            if (number := asked_to_end()) is None:
+                raise
+            raise typer.Exit(128 + number) from error  # Ray makes another code of it
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise
         except Exception as error:

@@ -254,8 +254,7 @@ def resumable(asked: Asked, progress: Progress) -> Iterator[None]:
             more = ["--code", code] if code else []
             more += ["--pretrained"] if asked.build.get("pretrained") and files[1].exists() else []
             more += [word for tracker in asked.training.track for word in ("--track", tracker)]
-            if asked.cluster is not None:
-                more += ["--engine", "ray"]
+            more += o.cluster_arguments(asked.cluster)
             progress.note("go on with: " + shlex.join(["spdify", asked.name, "--resume", str(asked.output), *more]))
         raise
 

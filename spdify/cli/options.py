@@ -262,15 +262,15 @@ TaskCpus = Annotated[
 TaskGpus = Annotated[
     float | None,
     typer.Option(
-        metavar="N", min=0, help="GPUs of one task, or its part of one (default: 0).", rich_help_panel=CLUSTER,
-        show_default=False,
+        metavar="N", min=0, help="GPUs of one task, or its part of one (default: 0, it sees none).",
+        rich_help_panel=CLUSTER, show_default=False,
     ),
 ]  # fmt: skip
 TaskMemory = Annotated[
     float | None,
     typer.Option(
-        metavar="GB", min=0.1, help="Memory that one task reserves on its node.", rich_help_panel=CLUSTER,
-        show_default=False,
+        metavar="GB", min=0.1, help="Memory that one task reserves on its node, and may hold in a sweep.",
+        rich_help_panel=CLUSTER, show_default=False,
     ),
 ]  # fmt: skip
 Retries = Annotated[
@@ -370,3 +370,19 @@ def cluster_settings(
     if named := [option for option, value in given.items() if value is not None]:
         raise UsageError(f"cannot use {', '.join(named)} on this machine alone", hint="Add --engine ray.")
     return None
+
+
+def cluster_arguments(settings: ClusterSettings | None) -> list[str]:
+    """Give the options that lead to these settings, but for what is the default."""
+    from spdify.pipeline.clusters import ClusterSettings
+
+    if settings is None:
+        return []
+    own = ClusterSettings()
+    given = {
+        "--address": (settings.address, own.address), "--task-cpus": (settings.cpus, own.cpus),
+        "--task-gpus": (settings.gpus, own.gpus), "--task-memory": (settings.memory_gb, own.memory_gb),
+        "--retries": (settings.retries, own.retries),
+    }  # fmt: skip
+    words = [(option, f"{value}") for option, (value, usual) in given.items() if value != usual]
+    return ["--engine", "ray", *(word for pair in words for word in pair)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -53,6 +53,7 @@ STUDY, RUNS = "study.json", "runs"
 STUDY_HINT = "A study is a folder that `spdify study`, or `finetune --compare-baseline` (--seeds, --resolution), wrote."
 CONVERTED, ORIGINAL = "converted", "original"
 TIMED_BATCH = 64
+LOCK_SECONDS = 180.0  # what storage may take to let go of a lock whose node is lost
 
 
 class Study(Record):
@@ -381,11 +382,12 @@ def _train_on(  # noqa: PLR0913 - what to train, where
         TrainingError: A run was lost more often than it may be.
     """
     left = [task for task in tasks if RunFolder(_place(folder, task)).result() is None]
+    model, code = _whole(model), code and _whole(code)
     calls = [
         Task(task.folder, partial(_train_there, study, folder.resolve(), task, model, code, cluster.cpus))
         for task in left
     ]
-    with connected(cluster) as ray:
+    with connected(cluster, progress.note) as ray:
         progress.note(f"{len(left)} of {len(tasks)} runs to do, on {ray.nodes} nodes")
         with closing(ray.run(calls)) as ends:
             for number, end in enumerate(ends, start=1):
@@ -408,8 +410,23 @@ def _train_there(  # noqa: PLR0913 - what to train, where
             hint="Put the study on storage that all nodes share, under one path.",
         )
     torch.set_num_threads(max(1, int(cpus)))
+    study = study.model_copy(update={"model": model})
+    place = folder / RUNS / task.folder
+    if (place / RUN).exists():
+        with locked(place, patience=LOCK_SECONDS):  # until what was lost has let go of it
+            pass
     dataset = open_data(study.data, _data_options(study, download=False))
     _train(study, folder, task, model, dataset, code, Progress())
+
+
+def _whole(source: str) -> str:
+    """Give a network with its whole path: nodes work in folders of their own."""
+    if is_bundle(source):
+        return str(Path(source).resolve())
+    spec = parse_spec(source)
+    if (spec.is_file or spec.kind == "local-dir") and Path(spec.target).exists():
+        return replace(spec, target=str(Path(spec.target).resolve())).canonical
+    return source
 
 
 def _start(  # noqa: PLR0913 - what to train, on what, where
@@ -508,12 +525,14 @@ def _starts(
     With the first seed: the others begin with the same weights where these were given, and with no accuracy otherwise.
     """
     found = {}
+    # Where they were trained on nodes of a cluster, this machine may have no GPU.
+    machine = study.machine.model_copy(update={"device": "auto"}) if study.machine.device == "cuda" else study.machine
     for run in runs:
         if run.seed == study.seeds[0]:
             place = RunFolder(folder / run.folder)
             how, own = place.run().preprocessing, not read_record(place.start).source.is_registry
             measured = evaluate(
-                place.start, data=dataset, split=run.result.split, machine=study.machine,
+                place.start, data=dataset, split=run.result.split, machine=machine,
                 normalisation=Normalisation(mean=how.mean, std=how.std),
                 code=code if own else None,
             )  # fmt: skip

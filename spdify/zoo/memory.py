@@ -7,6 +7,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 GIGABYTE = 1e9
+MOST_GB = 14.0
 
 
 def resident_bytes(pid: int) -> int:
@@ -26,8 +27,8 @@ def default_budget_gb() -> float:
         text = (_PROC / "meminfo").read_text(encoding="ascii")
         free = next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
-        return 14.0
-    return round(min(14.0, 0.8 * free / GIGABYTE), 1)
+        return MOST_GB
+    return round(min(MOST_GB, 0.8 * free / GIGABYTE), 1)
 
 
 def usable_cores() -> int:

@@ -180,7 +180,7 @@ class SessionRecord(Record):
         event: Which of the two.
         jobs: Workers at a time; 0 on a cluster for as many as it holds.
         cores: CPU cores that the process may use.
-        memory_gb: What all workers together may hold; on a cluster one of them, 0 for what its node can spare.
+        memory_gb: What all workers together may hold; on a cluster one of them.
         timeout_s: What one model may take.
         done: Records in the folder at that moment.
         seconds: Wall time of the session.

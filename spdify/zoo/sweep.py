@@ -22,7 +22,7 @@ from spdify.pipeline.clusters import connected, require_reachable
 from spdify.rulebook import load_rules
 from spdify.zoo.examine import examine, survey_named
 from spdify.zoo.exports import candidates, export_family, load_exporter
-from spdify.zoo.memory import default_budget_gb, usable_cores
+from spdify.zoo.memory import usable_cores
 from spdify.zoo.names import family_of, model_names
 from spdify.zoo.ray_workers import RayWorkers
 from spdify.zoo.records import (
@@ -50,6 +50,9 @@ WARM_UP = "timm:test_resnet"
 
 class Progress(Protocol):
     """Is told how far a sweep is."""
+
+    def say(self, text: str) -> None:
+        """Tell something that may surprise."""
 
     def phase(self, title: str, *, done: int, total: int) -> None:
         """Begin a phase, of which `done` is there from before."""
@@ -105,7 +108,7 @@ def sweep(  # noqa: PLR0913 - what to do, where, and how
         folder.begin(_run_record(settings, names), resume=resume)
         for name in (RESULTS, ONNX, SESSIONS):
             folder.mend(name)
-        with connected(cluster) if cluster else nullcontext() as ray:
+        with connected(cluster, progress.say) if cluster else nullcontext() as ray:
             workers = RayWorkers(ray, limits) if ray else Workers(limits)
             run = _Sweep(folder, settings, rulebook, workers, progress)
             with run.session():
@@ -184,7 +187,9 @@ class _Sweep:
             return
         known: dict[str, float] = {}
         jobs = [Job(name, partial(_examine_job, name, self.rulebook, known, self.settings.seed)) for name in left]
-        with closing(self.workers.run(jobs, partial(_warm_up, self.rulebook, self.workers.limits.memory_gb))) as ended:
+        option = "--task-memory" if isinstance(self.workers, RayWorkers) else "--memory"
+        warm_up = partial(_warm_up, self.rulebook, self.workers.limits.memory_gb, option)
+        with closing(self.workers.run(jobs, warm_up)) as ended:
             for end in ended:
                 record, proofs = _record_of(end)
                 known.update(proofs)  # workers that are forked from now on have them
@@ -210,8 +215,10 @@ class _Sweep:
                 self.progress.ended(end.name, record.outcome)
 
 
-def _warm_up(rulebook: Rulebook, memory_gb: float) -> None:
+def _warm_up(rulebook: Rulebook, memory_gb: float, option: str) -> None:
     """Load all that is loaded at first use, on one thread: a fork does not take a pool of threads along.
+
+    `option` is what gives workers their memory.
 
     No gradients here: PyTorch refuses them in workers forked from a process that has computed some.
 
@@ -224,9 +231,9 @@ def _warm_up(rulebook: Rulebook, memory_gb: float) -> None:
     take_census(apply(loaded.model, plan), loaded.inputs, mode="eval")
     gc.collect()
     gc.freeze()  # what is there is looked at no more, so that its pages stay shared
-    (probe,) = Workers(Limits(memory_gb=memory_gb or default_budget_gb())).run([Job("probe", _probe)])
+    (probe,) = Workers(Limits(memory_gb=memory_gb)).run([Job("probe", _probe)])
     if probe.failure == "memory":
-        raise UsageError(f"cannot sweep: a worker that does nothing {probe.detail}", hint="Give more by --memory.")
+        raise UsageError(f"cannot sweep: a worker that does nothing {probe.detail}", hint=f"Give more by {option}.")
     if probe.payload is None:
         raise UsageError(
             "cannot sweep from this process: it has computed gradients, after which its workers cannot",

@@ -76,6 +76,16 @@ def test_what_fails_after_a_request_to_end_is_no_fault(
     assert spdify("inspect", "resnet18", code=code).stderr == "error: interrupted; nothing was left half-written\n"
 
 
+def test_a_request_to_end_keeps_its_code(spdify: Spdify, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise SystemExit(1)  # as Ray makes it of 143
+
+    monkeypatch.setattr("spdify.pipeline.inspect", end)
+    spdify("inspect", "resnet18", code=1)
+    monkeypatch.setattr("spdify.cli.signals._came", [int(signal.SIGTERM)])
+    spdify("inspect", "resnet18", code=143)
+
+
 def test_debug_does_not_stay(spdify: Spdify) -> None:
     CliRunner().invoke(app, ["rules", "show", "nonsense", "--debug"])
     assert "Traceback" not in spdify("rules", "show", "nonsense", code=1).stderr

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spdify.errors import SpdifyError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -82,6 +84,24 @@ def test_clusters_that_cannot_be(
     result = spdify("study", network, *more, *arguments, "-o", "out", code=2)
     assert words in " ".join(result.stderr.split())
     assert not (folder / "out").exists()
+
+
+def test_how_to_go_on_names_the_cluster(
+    spdify: Spdify, folder: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+
+    def lost(*_: object) -> None:
+        raise SpdifyError("lost the cluster")
+
+    monkeypatch.setattr("spdify.pipeline.studying.require_reachable", lambda _: None)
+    monkeypatch.setattr("spdify.pipeline.studying._train_on", lost)
+    given = ("--address", "h:1", "--task-cpus", "2.5", "--task-memory", "4", "--retries", "5")
+    more = ("--data", "digits", "--rules", "spd", "--recipe-set", "warmup_epochs=0", "--engine", "ray", "-o", "out")
+    said = " ".join(spdify("study", network, *more, *given, "--task-gpus", "1", code=1).stderr.split())
+    assert "--resume out --code staged.py:build --engine ray --address h:1 --task-cpus 2.5 --task-gpus 1.0" in said
+    assert "--task-memory 4.0 --retries 5" in said
+    assert (folder / "out" / "study.json").exists()
 
 
 @pytest.mark.parametrize("argument", ["--address=h:1", "--retries=1"])

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +17,8 @@ from safetensors.torch import load_file, save_file
 import spdify
 from spdify.bundle import locking, read_record
 from spdify.errors import BundleError, NothingToConvertError, UsageError
+from spdify.pipeline import studying
+from spdify.pipeline.clusters import ClusterSettings, TaskEnd
 from spdify.pipeline.progress import Progress
 from spdify.pipeline.studying import Study, is_study, read_study, resume_study, run_study
 from spdify.records import EpochResult, Machine
@@ -19,6 +26,9 @@ from spdify.reporting.documents import document_page
 from spdify.training import make_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from spdify.pipeline.clusters import Task
     from spdify.reporting.studies import StudyPage
 
 RECIPE = make_recipe("paper-cifar10", {"epochs": 2, "batch_size": 128, "lr": 0.05})
@@ -94,6 +104,52 @@ def test_page_and_tables(folder: Path) -> None:
     assert "±" in (folder / "sizes.svg").read_text()
     pictures = {file.name: file.read_text() for file in folder.glob("*.svg")}
     assert (folder / "report.html").read_text() == document_page(f"{CODE} on digits", page, pictures)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterSettings:
+    """Give a cluster whose only node is this process, in a folder of its own; this one lies in `here`."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copy(CODE.partition(":")[0], tmp_path / "here" / "net.py")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(tasks: Iterable[Task]) -> Iterator[TaskEnd]:
+        for task in tasks:
+            with contextlib.chdir(tmp_path / "there"):
+                task.run()
+            yield TaskEnd(task.name)
+
+    monkeypatch.setattr(studying, "require_reachable", lambda _: None)
+    monkeypatch.setattr(studying, "connected", lambda *_: contextlib.nullcontext(SimpleNamespace(nodes=1, run=run)))
+    return ClusterSettings(gpus=1)
+
+
+ONE = STUDY.model_copy(
+    update={"model": "net.py:tiny", "contenders": (("spd",),), "compare": False, "seeds": (0,), "sizes": (8,)}
+)
+
+
+def test_nodes_are_told_whole_paths_and_have_the_gpus(elsewhere: ClusterSettings, tmp_path: Path) -> None:
+    run_study(ONE, "study", cluster=elsewhere)
+    file = Path("study", "study.json")
+    file.write_text(file.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    page = resume_study("study", cluster=elsewhere)  # as if trained on GPUs, which the driver need not have
+    assert list(page.starts) == [("spd", 8)]
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_lost_node_is_waited_for_to_let_go_of_its_run(elsewhere: ClusterSettings) -> None:
+    def stop(*_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_study(ONE, "study", progress=Progress(epoch=stop))
+    (run,) = Path("study", "runs").iterdir()
+    lock = os.open(run / locking.LOCK, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    threading.Timer(locking.PATIENCE_SECONDS + 1, os.close, [lock]).start()
+    assert len(resume_study("study", cluster=elsewhere).runs) == 1
 
 
 def test_settings_are_kept(folder: Path) -> None:
