@@ -194,6 +194,8 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         if not called:
             place, obstacle = self._place()
             operation = replace(operation, place=place, obstacle=obstacle)
+            if place is not None and place.operation.rpartition(":")[0].endswith("1d"):
+                operation = _along_one_axis(operation)
         self.census.operations.append(operation)
 
     def _place(self) -> tuple[CallPlace | None, str]:
@@ -239,6 +241,16 @@ class CensusMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         )
         if steps.is_spatial:
             self.slices.add(known.source, found)
+
+
+def _along_one_axis(operation: Operation) -> Operation:
+    """Undo what PyTorch makes of a pool along one axis where it runs: one along two, the first of size 1."""
+    geometry, call = operation.geometry, operation.call
+    if geometry.dims == 1:
+        return operation
+    last = {name: getattr(geometry, name)[-1:] for name in ("kernel", "stride", "padding", "dilation")}
+    flat = Call(input=(*call.input[:-2], call.input[-1]), output=(*call.output[:-2], call.output[-1]))
+    return replace(operation, geometry=geometry.model_copy(update=last), call=flat)
 
 
 def operator_macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:  # noqa: ANN401 - any

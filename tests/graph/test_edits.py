@@ -241,6 +241,21 @@ def test_functional_calls_convert_exactly_in_both_modes() -> None:
     assert "forward_conv2d_0.phase_weight" in found.model.state_dict()
 
 
+class OnlyRun(nn.Module):
+    """Pools along one axis in code that torch.fx cannot follow: they are seen where they run, along two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 1, *range(2, x.dim()))
+        return F.avg_pool1d(F.max_pool1d(x, 3, 2, 1), 2)
+
+
+def test_pools_along_one_axis_that_the_census_alone_sees() -> None:
+    conversion = spdify.convert(OnlyRun(), example_input=torch.randn(1, 3, 33))
+    assert [decision.site.geometry.kernel for decision in conversion.plan.applied] == [(3,), (2,)]
+    x = torch.randn(2, 3, 40)
+    torch.testing.assert_close(conversion.model(x), OnlyRun()(x))
+
+
 class Refused(nn.Module):
     """Calls that must not be replaced, each for its own reason; one, in `plain`, that may."""
 
