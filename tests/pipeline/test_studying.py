@@ -134,7 +134,7 @@ def test_nodes_are_told_whole_paths_and_have_the_gpus(elsewhere: ClusterSettings
     run_study(ONE, "study", cluster=elsewhere)
     file = Path("study", "study.json")
     file.write_text(file.read_text().replace('"device": "cpu"', '"device": "cuda"'))
-    page = resume_study("study", cluster=elsewhere)  # as if trained on GPUs, which the driver need not have
+    page = resume_study("study", code=ONE.model, cluster=elsewhere)  # as if trained on GPUs, which the driver need not have
     assert list(page.starts) == [("spd", 8)]
     assert not list((tmp_path / "there").iterdir())
 
@@ -149,7 +149,7 @@ def test_a_lost_node_is_waited_for_to_let_go_of_its_run(elsewhere: ClusterSettin
     lock = os.open(run / locking.LOCK, os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     threading.Timer(locking.PATIENCE_SECONDS + 1, os.close, [lock]).start()
-    assert len(resume_study("study", cluster=elsewhere).runs) == 1
+    assert len(resume_study("study", code=ONE.model, cluster=elsewhere).runs) == 1
 
 
 def test_settings_are_kept(folder: Path) -> None:
