@@ -134,7 +134,8 @@ def test_nodes_are_told_whole_paths_and_have_the_gpus(elsewhere: ClusterSettings
     run_study(ONE, "study", cluster=elsewhere)
     file = Path("study", "study.json")
     file.write_text(file.read_text().replace('"device": "cpu"', '"device": "cuda"'))
-    page = resume_study("study", code=ONE.model, cluster=elsewhere)  # as if trained on GPUs, which the driver need not have
+    # As if trained on GPUs, which the driver need not have.
+    page = resume_study("study", code=ONE.model, cluster=elsewhere)
     assert list(page.starts) == [("spd", 8)]
     assert not list((tmp_path / "there").iterdir())
 
