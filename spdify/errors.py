@@ -117,6 +117,20 @@ def require_plain(file: Path) -> None:
         raise OSError(errno.EINVAL, "it is not a plain file", str(file))
 
 
+def plain_bytes(file: Path, most: int) -> bytes:
+    """Read a plain file of at most so many bytes.
+
+    Raises:
+        OSError: It is something else, larger, or cannot be read.
+    """
+    require_plain(file)
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"expected at most {most} bytes, got more", str(file))
+    return content
+
+
 # Compiled here: where memory has run out, a message must not need any.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NO_TEXT = re.compile(r"[\ud800-\udfff]")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from spdify.bundle.places import STAGE, check_place, flush, parents_of, real_path, usual_access, write_error
-from spdify.bundle.reading import PLAN_FILE, read_bytes
-from spdify.errors import BundleError
+from spdify.bundle.reading import MAX_RECORD_BYTES, PLAN_FILE
+from spdify.errors import BundleError, plain_bytes
 from spdify.records import BundleRecord
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _check(folder: Path, real: Path, *, overwrite: bool, marker: str, kind: type
 def _is_ours(file: Path, kind: type[Record]) -> bool:
     """Whether a file holds what every release writes into such a record; other tools use such names too."""
     try:
-        found = json.loads(read_bytes(file))
+        found = json.loads(plain_bytes(file, MAX_RECORD_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     needed = {name for name, entry in kind.model_fields.items() if entry.is_required()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from spdify.errors import BundleError, require_plain
+from spdify.errors import BundleError, plain_bytes, require_plain
 from spdify.records import BundleRecord, Record, Report
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def read_json(file: Path, kind: type[RecordT], *, missing: str, damaged: str) ->
         BundleError: It is missing, or not what its schema says.
     """
     try:
-        text = read_bytes(file)
+        text = plain_bytes(file, MAX_RECORD_BYTES)
     except OSError as error:
         raise BundleError(f"cannot read {file}: {error.strerror or error}", hint=missing) from error
     try:
@@ -81,20 +80,6 @@ def read_json(file: Path, kind: type[RecordT], *, missing: str, damaged: str) ->
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise BundleError(f"cannot read {file}: at {key}, {first['msg']}", hint=damaged) from error
-
-
-def read_bytes(file: Path) -> bytes:
-    """Read a plain file of at most 64 MiB.
-
-    Raises:
-        OSError: It is something else, larger, or cannot be read.
-    """
-    require_plain(file)
-    with file.open("rb") as stream:
-        text = stream.read(MAX_RECORD_BYTES + 1)
-    if len(text) > MAX_RECORD_BYTES:
-        raise OSError(errno.EFBIG, f"expected at most {MAX_RECORD_BYTES} bytes, got more")
-    return text
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -11,8 +11,7 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spdify.datasets.images import Files
-from spdify.datasets.paths import plain_text
-from spdify.errors import DataError, encodable, printable
+from spdify.errors import DataError, encodable, plain_bytes, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,10 +82,10 @@ def tiny_imagenet(root: Path, channels: int) -> Layout:
     """
     folder = root if (root / "wnids.txt").is_file() else root / "tiny-imagenet-200"
     try:
-        ids = sorted(plain_text(folder / "wnids.txt", MAX_TEXT_BYTES).split())
-        lines = plain_text(folder / "words.txt", MAX_TEXT_BYTES).splitlines()
+        ids = sorted(plain_bytes(folder / "wnids.txt", MAX_TEXT_BYTES).decode("utf-8").split())
+        lines = plain_bytes(folder / "words.txt", MAX_TEXT_BYTES).decode("utf-8").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
-        lines = plain_text(folder / "val" / "val_annotations.txt", MAX_TEXT_BYTES).splitlines()
+        lines = plain_bytes(folder / "val" / "val_annotations.txt", MAX_TEXT_BYTES).decode("utf-8").splitlines()
         marked = [(row[0], row[1]) for row in csv.reader(lines, delimiter="\t") if row]
     except (OSError, IndexError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(

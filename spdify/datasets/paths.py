@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
-
-from spdify.errors import require_plain
 
 
 def home_path(path: str | Path) -> Path:
@@ -17,18 +14,3 @@ def home_path(path: str | Path) -> Path:
 def real_name(path: Path) -> str:
     """Give the name of what a path leads to; of links that lead round, that of the path itself."""
     return Path(os.path.realpath(path)).name  # pathlib's raises where links lead round
-
-
-def plain_text(file: Path, most: int) -> str:
-    """Read a text file of at most so many bytes.
-
-    Raises:
-        OSError: It is larger, no plain file, or cannot be read.
-        UnicodeDecodeError: It is no text.
-    """
-    require_plain(file)
-    with file.open("rb") as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(file))
-    return content.decode("utf-8")

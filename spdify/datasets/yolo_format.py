@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from spdify.datasets.boxes import DetectionSet, LabelledImage, LabelledObject, all_finite, is_file, require_file
 from spdify.datasets.images import upright_size
 from spdify.datasets.paths import home_path, real_name
-from spdify.errors import DataError, UsageError, require_plain
+from spdify.errors import DataError, UsageError, plain_bytes, require_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -134,14 +134,10 @@ def read_yaml(file: Path) -> DataYaml:
         DataError: It cannot be read, or lacks what it needs.
     """
     try:
-        require_plain(file)
-        with file.open("rb") as stream:
-            text = stream.read(MAX_YAML_BYTES + 1)
-        if len(text) > MAX_YAML_BYTES:
-            raise DataError(f"cannot read the data yaml {file}: expected at most {MAX_YAML_BYTES} bytes, got more")
-        said = yaml.load(text.decode("utf-8"), _Loader)  # noqa: S506 - a safe one
+        text = plain_bytes(file, MAX_YAML_BYTES).decode("utf-8")
+        said = yaml.load(text, _Loader)  # noqa: S506 - a safe one
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        words = " ".join(str(error).split())
+        words = " ".join((getattr(error, "strerror", None) or str(error)).split())
         raise DataError(f"cannot read the data yaml {file}: {words}", hint=YAML_HINT) from error
     if not isinstance(said, dict):
         raise DataError(f"cannot read the data yaml {file}: it is no mapping", hint=YAML_HINT)

@@ -41,7 +41,8 @@ def parse_rulebook(data: bytes, *, name: str, file: str) -> Rulebook:
     globs = sum(len(key or ()) for m in matches for key in (m.type, m.parent, m.path, m.exclude))
     if globs > _MAX_GLOBS:
         raise RulebookError(
-            f"cannot read rulebook {file}: expected at most {_MAX_GLOBS:,} globs in all rules, got {globs:,}"
+            f"cannot read rulebook {file}: expected at most {_MAX_GLOBS:,} globs in all rules, got {globs:,}",
+            hint="Take globs that match more (`stage*.conv`), or several rulebooks (`--rules A --rules B`).",
         )
     return book
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from spdify.bundle.locking import LOCK, locked
 from spdify.bundle.places import STAGE, write_text
-from spdify.errors import BundleError, UsageError, require_plain
+from spdify.errors import BundleError, UsageError, plain_bytes, require_plain
 from spdify.zoo.records import OnnxFamilyRecord, RunRecord, SessionRecord, ZooRecord
 
 if TYPE_CHECKING:
@@ -140,12 +140,7 @@ class RunFolder:
         return sorted(self.read(ONNX, OnnxFamilyRecord), key=lambda record: record.name)
 
     def _content(self, name: str) -> bytes:
-        require_plain(self.path / name)
-        with (self.path / name).open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise OSError(errno.EFBIG, f"expected at most {MAX_BYTES} bytes, got more")
-        return content
+        return plain_bytes(self.path / name, MAX_BYTES)
 
     def _opened(self, name: str, flags: int) -> int:
         """Open a file of the folder to write to it: no pipe, and nothing that a link leads to."""
